@@ -86,5 +86,9 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.configFile, "config", "", "configuration `FILE` (default sluice.yaml in the working directory, else built-in defaults)")
 	f.StringVar(&a.logFormat, "log-format", "text", "log `FORMAT`: text or json")
 	f.StringVar(&a.logLevel, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
+	root.AddCommand(a.configCommand())
+	root.AddCommand(a.versionCommand())
+	root.AddCommand(a.relayCommand())
+	root.AddCommand(a.templateCommand())
 	return root
 }

@@ -1,0 +1,39 @@
+# make help lists the targets. Nothing here does what scripts/ does not.
+FUZZTIME ?= 20s
+
+.PHONY: help build test quick race lint fuzz bench demo clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
+
+build: ## bin/sluice
+	go build -o bin/sluice ./cmd/sluice
+
+test: ## everything: install what is missing, lint, build, test with the race detector
+	./scripts/test
+
+quick: ## the same without the race detector
+	./scripts/test -quick
+
+race: ## all tests with the race detector, no lint
+	./scripts/test ./...
+
+lint: ## gofmt, go vet, staticcheck, build
+	./scripts/test -lint
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s) each
+	@set -e; for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "== $$p $$f"; \
+			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+bench: ## the figures of docs/performance.md, with their baselines
+	./scripts/bench
+
+demo: ## a whole campaign, nothing installed, nothing configured
+	go run ./cmd/sluice demo
+
+clean: ## take bin/ away
+	rm -rf bin

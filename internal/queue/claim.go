@@ -1,0 +1,192 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sluicemail/sluice/internal/mail"
+)
+
+// Claim is a block that this member, and nobody else, may send from.
+type Claim struct {
+	Campaign  *Campaign
+	N         int
+	Epoch     int64
+	Cancelled bool // the campaign is cancelled: whoever is not done is to be marked so
+	Block     *Block
+	Standings []Standing // changed by Record and Decide only, under the member's lock
+
+	lost      atomic.Bool // somebody else's newer claim stands: stop sending from it
+	unwritten []byte      // evidence not yet in a batch; under the member's lock
+}
+
+// ID names the block within its stream.
+func (c *Claim) ID() string { return blockID(c.Campaign.ID, c.N) }
+
+// Lost reports whether the claim was lost to another member.
+func (c *Claim) Lost() bool { return c.lost.Load() }
+
+// ErrNotClaimed is returned when a block cannot be claimed now: another member has
+// it, or it is held. The schedule knows when it is due again.
+var ErrNotClaimed = errors.New("block not to be had")
+
+// Claim takes a block for this member and reads it.
+func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n int) (*Claim, error) {
+	if err := m.Err(); err != nil {
+		return nil, err
+	}
+	q, id := m.q, blockID(campaign, n)
+	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s)}
+	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("claim block %s: %w", id, err)
+	}
+	if len(res) != 2 {
+		return nil, fmt.Errorf("%w: %v", ErrNotClaimed, res)
+	}
+	c := &Claim{N: n, Cancelled: res[0] == "cancelled"}
+	var ok bool
+	if c.Epoch, ok = res[1].(int64); !ok {
+		return nil, fmt.Errorf("claim block %s: epoch %v: %w", id, res[1], errCorrupt)
+	}
+	if c.Campaign, err = q.campaign(ctx, campaign); err == nil {
+		c.Block, c.Standings, err = q.load(ctx, campaign, n)
+	}
+	if err == nil {
+		err = q.rdb.SAdd(ctx, q.keys.live(campaign), n).Err()
+	}
+	if err != nil {
+		// The claim stays in Redis; the reconciler finds that nobody works on it.
+		return nil, fmt.Errorf("claim block %s: %w", id, err)
+	}
+	m.mu.Lock()
+	m.claims[id] = c
+	m.mu.Unlock()
+	return c, nil
+}
+
+// DueAt returns when a recipient is due (ms, 0 = at once), if it is at all. resend
+// is the policy for unknown ones.
+func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
+	switch s.Outcome {
+	case mail.Pending:
+		return 0, true
+	case mail.Deferred:
+		return s.Due, true
+	case mail.Unknown:
+		return 0, resend
+	}
+	return 0, false
+}
+
+// Settle folds a claim's log into its state, moves the totals, and gives the claim
+// up: the block comes back when somebody in it is due again. Everything of the
+// claim must have been recorded. It is repeated until Redis has taken it or ctx
+// ends; giving up half-way loses nothing, whoever claims the block next does it.
+func (m *Member) Settle(ctx context.Context, c *Claim, resend bool) error {
+	if err := m.Flush(ctx); err != nil {
+		return fmt.Errorf("settle %s: %w", c.ID(), err)
+	}
+	if err := m.Err(); err != nil {
+		return err
+	}
+	st, err := m.q.settle(ctx, c)
+	if err != nil {
+		return fmt.Errorf("settle %s: %w", c.ID(), err)
+	}
+	due := ""
+	if at, ok := nextDue(st, resend, m.Now()); ok {
+		due = strconv.FormatInt(at, 10)
+	}
+	s := c.Campaign.Stream
+	keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
+	if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), due).Err(); err != nil {
+		return fmt.Errorf("release %s: %w", c.ID(), err)
+	}
+	m.forget(c)
+	return nil
+}
+
+// forget takes a claim off the member's books.
+func (m *Member) forget(c *Claim) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.claims, c.ID())
+}
+
+// holdsClaim reports whether this process works on a block.
+func (m *Member) holdsClaim(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.claims[id]
+	return ok
+}
+
+// settle replaces the block's log by its folded state.
+func (q *Queue) settle(ctx context.Context, c *Claim) ([]Standing, error) {
+	k, id, n := q.keys, c.Campaign.ID, c.N
+	for {
+		pipe := q.rdb.TxPipeline()
+		state, log, sum := pipe.Get(ctx, k.state(id, n)), pipe.Get(ctx, k.log(id, n)), pipe.HGet(ctx, k.sums(id), strconv.Itoa(n))
+		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+			return nil, err
+		}
+		st, err := q.codec.decodeState([]byte(state.Val()), c.Block.Len())
+		if err == nil {
+			err = fold(st, []byte(log.Val()))
+		}
+		if err != nil {
+			return nil, err
+		}
+		old, err := parseTally(sum.Val())
+		if err != nil {
+			return nil, err
+		}
+		now := count(st)
+		args := []any{n, len(log.Val()), sum.Val(), now.String(), q.codec.encodeState(st)}
+		keys := []string{k.state(id, n), k.log(id, n), k.sums(id), k.totals(id), k.live(id)}
+		ok, err := q.scripts.settle.Run(ctx, q.rdb, keys, append(args, now.change(old)...)...).Int()
+		if err != nil {
+			return nil, err
+		}
+		if ok == 1 {
+			return st, nil
+		}
+	}
+}
+
+// nextDue is when a block is to be claimed again: when its first recipient is due,
+// a little later if that lets others go along.
+func nextDue(st []Standing, resend bool, now int64) (int64, bool) {
+	first, any := int64(0), false
+	for i := range st {
+		if at, ok := st[i].DueAt(resend); ok && (!any || at < first) {
+			first, any = at, true
+		}
+	}
+	if !any || first <= now {
+		return first, any
+	}
+	window := first + min((first-now)/10, 60_000)
+	last := first
+	for i := range st {
+		if at, ok := st[i].DueAt(resend); ok && at > last && at <= window {
+			last = at
+		}
+	}
+	return last, true
+}
+
+func joinClaim(epoch int64, nonce string) string { return strconv.FormatInt(epoch, 10) + " " + nonce }
+
+func cutClaim(s string) (epoch int64, nonce string, ok bool) {
+	num, nonce, ok := strings.Cut(s, " ")
+	epoch, err := strconv.ParseInt(num, 10, 64)
+	return epoch, nonce, ok && err == nil
+}

@@ -1,0 +1,22 @@
+// Package queue is the Redis boundary: what is stored of a campaign, who may send
+// which block of it, what became of every recipient, and the asynq jobs that wake
+// the workers up. No asynq name leaves it.
+//
+// The ledger is the truth; jobs are hints. Recipients lie in compressed blocks. A
+// worker process joins as a member (a nonce of its own), claims blocks, declares
+// each message it is about to send in its record and waits until Redis has
+// confirmed that, and appends what came of it to the block's outcome log. Outcomes
+// are evidence: they are taken from anyone at any time, keyed by recipient and
+// attempt, so taking one twice changes nothing. Claims and intents are fenced: a
+// member that was declared dead has its record renamed away, and every later
+// write of it comes back refused.
+//
+// How it fails: with Redis gone every call waits or returns an error, and nothing
+// may be sent, because no intent is confirmed. A job that is lost is made again by
+// the reconciler; a job that runs twice finds the block claimed, or nothing due.
+// After a crash at most two messages a connection have an intent and no outcome:
+// they are recorded as unknown. When Redis itself restarts and has lost its last
+// seconds, the members that outlived it write them again from memory first.
+//
+// Keys carry cluster tags ({c:CAMPAIGN}, {s:STREAM}, {w}); no script crosses tags.
+package queue

@@ -1,0 +1,189 @@
+package queue
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/sluicemail/sluice/internal/mail"
+)
+
+func ev(attempt int, o mail.Outcome) Evidence { return Evidence{Attempt: attempt, Outcome: o} }
+
+func TestApply(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		in     []Evidence
+		want   mail.Outcome
+		resent bool
+	}{
+		"nothing":                             {nil, mail.Pending, false},
+		"accepted":                            {[]Evidence{ev(1, mail.Accepted)}, mail.Accepted, false},
+		"deferred then accepted":              {[]Evidence{ev(1, mail.Deferred), ev(2, mail.Accepted)}, mail.Accepted, false},
+		"unknown, late acceptance":            {[]Evidence{ev(1, mail.Unknown), ev(1, mail.Accepted)}, mail.Accepted, false},
+		"unknown never hides an acceptance":   {[]Evidence{ev(1, mail.Accepted), ev(1, mail.Unknown)}, mail.Accepted, false},
+		"unknown, late rejection":             {[]Evidence{ev(1, mail.Unknown), ev(1, mail.Rejected)}, mail.Rejected, false},
+		"resent":                              {[]Evidence{ev(1, mail.Unknown), ev(2, mail.Accepted)}, mail.Accepted, true},
+		"resent, then the first one is heard": {[]Evidence{ev(1, mail.Unknown), ev(2, mail.Rejected), ev(1, mail.Accepted)}, mail.Accepted, true},
+		"cancelled":                           {[]Evidence{ev(0, mail.Cancelled)}, mail.Cancelled, false},
+		"deferred, cancelled":                 {[]Evidence{ev(1, mail.Deferred), ev(1, mail.Cancelled)}, mail.Cancelled, false},
+		"cancelled, but it had gone out":      {[]Evidence{ev(0, mail.Cancelled), ev(1, mail.Accepted)}, mail.Accepted, false},
+		"an accepted one is not cancelled":    {[]Evidence{ev(1, mail.Accepted), ev(1, mail.Cancelled)}, mail.Accepted, false},
+		"an unknown one does not expire":      {[]Evidence{ev(1, mail.Unknown), ev(1, mail.Expired)}, mail.Unknown, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s Standing
+			for _, e := range tc.in {
+				s.Apply(e)
+			}
+			if s.Outcome != tc.want || s.Resent != tc.resent {
+				t.Errorf("got %v, resent %v; want %v, %v", s.Outcome, s.Resent, tc.want, tc.resent)
+			}
+		})
+	}
+}
+
+// The evidence of attempts, in any order and with repeats, ends in the same
+// outcome: every write to the log may be doubled or late. And no order hides that
+// somebody was sent to again after an attempt that may have arrived.
+func TestApplyOrderDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var log []Evidence
+		attempts := rapid.IntRange(1, 4).Draw(t, "attempts")
+		twice := false
+		for a := 1; a <= attempts; a++ {
+			o := rapid.SampledFrom([]mail.Outcome{mail.Accepted, mail.Rejected, mail.Deferred, mail.Unknown}).Draw(t, "outcome")
+			log = append(log, ev(a, o))
+			if rapid.Bool().Draw(t, "unknown as well") {
+				log = append(log, ev(a, mail.Unknown))
+			}
+			twice = twice || a < attempts && mayHaveArrived(o)
+		}
+		fold := func(log []Evidence) (s Standing) {
+			for _, e := range log {
+				s.Apply(e)
+			}
+			return s
+		}
+		want := fold(log)
+		shuffled := append(append([]Evidence(nil), log...), log...)
+		seed := rapid.Uint64().Draw(t, "seed")
+		rand.New(rand.NewPCG(seed, 1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		got := fold(shuffled)
+		if got.Outcome != want.Outcome || got.Attempts != want.Attempts || twice && !(got.Resent && want.Resent) {
+			t.Fatalf("%v gives %+v; shuffled and doubled %v gives %+v", log, want, shuffled, got)
+		}
+	})
+}
+
+func testCodec(t testing.TB) *codec {
+	t.Helper()
+	c, err := newCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestStateRoundTrip(t *testing.T) {
+	t.Parallel()
+	c := testCodec(t)
+	in := []Standing{
+		{},
+		{Outcome: mail.Accepted, Attempts: 2, Time: 1_790_000_000_123, Reply: mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "OK queued as X"}, Resent: true},
+		{Outcome: mail.Deferred, Attempts: 1, Time: 1_790_000_000_000, Due: 1_790_000_060_000, Reply: mail.Reply{Code: 451, Text: "나중에"}},
+		{Outcome: mail.Cancelled, Time: 5},
+	}
+	out, err := c.decodeState(c.encodeState(in), len(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(in, out); d != "" {
+		t.Error(d)
+	}
+	if _, err := c.decodeState(c.encodeState(in), len(in)+1); err == nil {
+		t.Error("a state of another length was taken")
+	}
+	if st, err := c.decodeState(nil, 3); err != nil || len(st) != 3 {
+		t.Errorf("no state: %v, %v", st, err)
+	}
+}
+
+func TestBlockRoundTrip(t *testing.T) {
+	t.Parallel()
+	c := testCodec(t)
+	in := &Block{Lines: []int{2, 3, 9}, Emails: []string{"a@b.kr", "c@d.jp", "e@f.kr"}, Values: [][]string{{"홍길동", "", "山田"}, {"1", "2", "3"}}}
+	data, err := c.encodeBlock(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.decodeBlock(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(in, out); d != "" {
+		t.Error(d)
+	}
+	in.Values[0][1] = "x\ny"
+	if _, err := c.encodeBlock(in); err == nil {
+		t.Error("a value with a line feed was stored")
+	}
+	in.Values[0] = in.Values[0][:2]
+	if _, err := c.encodeBlock(in); err == nil {
+		t.Error("a short column was stored")
+	}
+}
+
+func TestClip(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		in   string
+		n    int
+		want string
+	}{{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"한글", 4, "한"}, {"한글", 2, ""}} {
+		if got := clip(tc.in, tc.n); got != tc.want {
+			t.Errorf("clip(%q, %d) = %q, want %q", tc.in, tc.n, got, tc.want)
+		}
+	}
+}
+
+func TestTally(t *testing.T) {
+	t.Parallel()
+	a := count([]Standing{{}, {Outcome: mail.Accepted}, {Outcome: mail.Accepted, Resent: true}, {Outcome: mail.Unknown}})
+	b, err := parseTally(a.String())
+	b.outcomes[mail.Pending] = 1 // not stored
+	if err != nil || a != b {
+		t.Errorf("%v read back as %v, %v", a, b, err)
+	}
+	for _, bad := range []string{"1,2", "x,0,0,0,0,0,0"} {
+		if _, err := parseTally(bad); err == nil {
+			t.Errorf("parseTally(%q) took it", bad)
+		}
+	}
+	if got := a.change(a); len(got) != 0 {
+		t.Errorf("no change gives %v", got)
+	}
+}
+
+// Whatever stands in Redis, reading it ends in an error or a value, never worse.
+func FuzzDecode(f *testing.F) {
+	c := testCodec(f)
+	block, _ := c.encodeBlock(&Block{Lines: []int{1}, Emails: []string{"a@b.c"}, Values: [][]string{{"v"}}})
+	f.Add(block)
+	f.Add(c.encodeState([]Standing{{Outcome: mail.Accepted, Attempts: 1}}))
+	f.Add(appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted, Reply: mail.Reply{Code: 250, Text: strings.Repeat("x", 200)}}))
+	f.Add(encodeIntents(nil, []*Intent{nil, {claim: &Claim{Campaign: &Campaign{ID: "c", Stream: mail.Ad}, N: 3}, index: 1, attempt: 1}}))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		for _, in := range [][]byte{data, c.pack(data)} {
+			_, _ = c.decodeBlock(in)
+			_, _ = c.decodeState(in, 2)
+			_ = fold(make([]Standing, 2), in)
+			_, _ = decodeIntents(in)
+		}
+	})
+}

@@ -1,0 +1,68 @@
+package queue
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/sluicemail/sluice/internal/mail"
+)
+
+// keys builds every key this package owns. Three families, each in one cluster
+// slot: a campaign's data, a stream's scheduling state, the members.
+type keys struct{ prefix string }
+
+func (k keys) names() string     { return k.prefix + ":names" }     // hash: campaign name → id
+func (k keys) campaigns() string { return k.prefix + ":campaigns" } // zset: id by time created (ms)
+
+func (k keys) campaign(id, part string) string {
+	return k.prefix + ":{c:" + id + "}:" + part
+}
+func (k keys) meta(id string) string              { return k.campaign(id, "meta") } // hash
+func (k keys) program(id string) string           { return k.campaign(id, "prog") } // string: the pinned template
+func (k keys) totals(id string) string            { return k.campaign(id, "tot") }  // hash: outcome → count, of settled blocks
+func (k keys) sums(id string) string              { return k.campaign(id, "sum") }  // hash: block → its share of the totals
+func (k keys) live(id string) string              { return k.campaign(id, "live") } // set: blocks with an outcome log
+func (k keys) recipients(id string, n int) string { return k.campaign(id, "r:"+strconv.Itoa(n)) }
+func (k keys) refused(id string, n int) string    { return k.campaign(id, "x:"+strconv.Itoa(n)) } // refused at the door
+func (k keys) state(id string, n int) string      { return k.campaign(id, "s:"+strconv.Itoa(n)) }
+func (k keys) log(id string, n int) string        { return k.campaign(id, "o:"+strconv.Itoa(n)) }
+
+func (k keys) stream(s mail.Stream, part string) string {
+	return k.prefix + ":{s:" + string(s) + "}:" + part
+}
+func (k keys) ready(s mail.Stream) string   { return k.stream(s, "ready") }   // zset: block by due time (ms)
+func (k keys) ring(s mail.Stream) string    { return k.stream(s, "ring") }    // list: campaigns with untouched blocks, in turn
+func (k keys) next(s mail.Stream) string    { return k.stream(s, "next") }    // hash: campaign → first untouched block
+func (k keys) total(s mail.Stream) string   { return k.stream(s, "total") }   // hash: campaign → number of blocks
+func (k keys) later(s mail.Stream) string   { return k.stream(s, "later") }   // zset: campaign by start (ms)
+func (k keys) opening(s mail.Stream) string { return k.stream(s, "opening") } // set: campaigns between storing and opening
+func (k keys) queued(s mail.Stream) string  { return k.stream(s, "queued") }  // hash: block → "seq ms" of its job
+func (k keys) seq(s mail.Stream) string     { return k.stream(s, "seq") }     // counter of jobs
+func (k keys) claims(s mail.Stream) string  { return k.stream(s, "claims") }  // hash: block → "epoch nonce"
+func (k keys) leader(s mail.Stream) string  { return k.stream(s, "leader") }  // string: who reconciles, with a time limit
+func (k keys) epoch(s mail.Stream) string   { return k.stream(s, "epoch") }   // counter of claims
+func (k keys) held(s mail.Stream) string    { return k.stream(s, "held") }    // hash: campaign, or "*", → Hold as JSON
+
+func (k keys) member(part string) string { return k.prefix + ":{w}:" + part }
+func (k keys) beats() string             { return k.member("beat") } // hash: nonce → heartbeat counter
+func (k keys) gens() string              { return k.member("gen") }  // hash: nonce → generation of its record
+func (k keys) record(nonce string, gen int64) string {
+	return k.records(nonce) + strconv.FormatInt(gen, 10)
+}
+func (k keys) records(nonce string) string { return k.member("rec:" + nonce + ":") }
+func (k keys) dead(nonce string) string    { return k.member("dead:" + nonce) }
+
+// asynqQueue is the asynq queue of a stream; asynq puts it into braces itself.
+func (k keys) asynqQueue(s mail.Stream) string { return k.prefix + "-" + string(s) }
+
+// blockID names a block within its stream.
+func blockID(campaign string, n int) string { return campaign + "/" + strconv.Itoa(n) }
+
+func parseBlockID(s string) (campaign string, n int, ok bool) {
+	campaign, num, ok := strings.Cut(s, "/")
+	if !ok {
+		return "", 0, false
+	}
+	n, err := strconv.Atoi(num)
+	return campaign, n, err == nil && n >= 0 && campaign != ""
+}

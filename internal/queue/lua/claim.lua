@@ -1,0 +1,21 @@
+-- Claims a block for one member. A claim is (epoch, nonce): the epoch rises with
+-- every claim of the stream, so no two claims are ever alike.
+-- KEYS 1 queued 2 claims 3 epoch 4 ready 5 held
+-- ARGV 1 block 2 campaign 3 nonce
+-- Returns {'ok'|'cancelled', epoch} or {'taken'} or {'held'}.
+redis.call('HDEL', KEYS[1], ARGV[1])
+local mode = 'ok'
+local h = redis.call('HGET', KEYS[5], ARGV[2])
+if h and string.find(h, '"state":"cancelled"', 1, true) then
+  mode = 'cancelled'
+elseif h or redis.call('HEXISTS', KEYS[5], '*') == 1 then
+  if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
+    redis.call('ZADD', KEYS[4], 'NX', 0, ARGV[1])
+  end
+  return {'held'}
+end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return {'taken'} end
+redis.call('ZREM', KEYS[4], ARGV[1])
+local e = redis.call('INCR', KEYS[3])
+redis.call('HSET', KEYS[2], ARGV[1], e .. ' ' .. ARGV[3])
+return {mode, e}

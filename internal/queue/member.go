@@ -1,0 +1,196 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sluicemail/sluice/internal/mail"
+)
+
+// Member is one incarnation of a worker process. Its nonce is new with every
+// Join, so a process that was declared dead comes back as somebody else.
+type Member struct {
+	q     *Queue
+	nonce string
+	rdb   *redis.Client // of the ledger goroutine: one command stream, in order
+	pulse *redis.Client // of the heartbeat, so that it never waits behind the ledger
+	hooks Hooks
+
+	clock atomic.Int64 // Redis's clock less ours, ms; written by the heartbeat
+
+	mu        sync.Mutex
+	gen       int64             // generation of the record key; rotates after a doubtful write
+	intents   []*Intent         // standing intents by slot, nil where free
+	free      []int             // free slots
+	claims    map[string]*Claim // held claims by block id
+	written   []*Claim          // claims with evidence not yet stored
+	version   uint64            // of record and evidence; rises with every change
+	confirmed uint64            // the version Redis has confirmed
+	since     time.Time         // when the last confirmed write was begun
+	changed   chan struct{}     // closed and replaced whenever confirmed or failed moves
+	failed    error             // ErrFenced, once
+	past      []pastWrite       // evidence of the last seconds, for a Redis that lost it
+	holds     map[holdKey]Hold  // as of the last heartbeat
+	dirty     chan struct{}     // capacity 1: there is something to commit
+}
+
+type holdKey struct {
+	stream mail.Stream
+	field  string
+}
+
+// Hooks let the owner take part in what happens to the fleet.
+type Hooks struct {
+	// TakenOver is called for each dead member that this one buried, for instance to
+	// give its connection leases back.
+	TakenOver func(ctx context.Context, nonce string)
+	// Restarted is called when Redis restarted, before anything is sent again.
+	Restarted func(ctx context.Context)
+}
+
+// Join makes a new member. It waits for Redis, and if Redis has just started,
+// until those who outlived its restart have written what they know.
+func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
+	if err := q.settleDown(ctx); err != nil {
+		return nil, err
+	}
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, fmt.Errorf("nonce: %w", err)
+	}
+	m := &Member{
+		q: q, nonce: hex.EncodeToString(b[:]), hooks: hooks, gen: 1, since: time.Now(),
+		claims: map[string]*Claim{}, holds: map[holdKey]Hold{},
+		changed: make(chan struct{}), dirty: make(chan struct{}, 1),
+	}
+	q.guard.setStrict(true)
+	m.rdb = q.conn.client(clientOptions{poolSize: 1, retries: -1, onConnect: q.guard.onConnect})
+	m.pulse = q.conn.client(clientOptions{poolSize: 2, retries: -1, onConnect: q.guard.onConnect})
+	pipe := m.rdb.TxPipeline()
+	pipe.Set(ctx, q.keys.record(m.nonce, m.gen), "", 0)
+	pipe.HSet(ctx, q.keys.gens(), m.nonce, m.gen)
+	pipe.HSet(ctx, q.keys.beats(), m.nonce, 1)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, errors.Join(q.unreachable(err), m.close())
+	}
+	return m, nil
+}
+
+// settleDown waits while Redis is unreachable or has only just started.
+func (q *Queue) settleDown(ctx context.Context) error {
+	for {
+		if err := q.Wait(ctx); err != nil {
+			return err
+		}
+		info, err := q.rdb.Info(ctx, "server").Result()
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		m := uptimeLine.FindStringSubmatch(info)
+		if err != nil || m == nil || len(m[1]) > 1 || m[1] > "2" {
+			return nil
+		}
+		if err := pause(ctx, 300*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Nonce names this incarnation.
+func (m *Member) Nonce() string { return m.nonce }
+
+// Now is Redis's clock in ms, as known from the last heartbeat.
+func (m *Member) Now() int64 { return time.Now().UnixMilli() + m.clock.Load() }
+
+// Run keeps the member alive until ctx ends: heartbeat, ledger, watching the
+// others, reconciling. It returns nil after ctx ended, or ErrFenced. The ledger
+// works on until stop ends as well, so that a draining worker can still record.
+func (m *Member) Run(ctx, stop context.Context) error {
+	var wg sync.WaitGroup
+	run := func(ctx context.Context, f func(context.Context)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			f(ctx)
+		}()
+	}
+	ledger, endLedger := context.WithCancel(stop)
+	defer endLedger()
+	run(ledger, m.commitLoop)
+	run(ledger, m.heartbeat)
+	run(ctx, m.reconcileLoop)
+	wg.Wait()
+	return m.Err()
+}
+
+// Err is ErrFenced once the member was declared dead, else nil.
+func (m *Member) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
+}
+
+// Failed returns a channel that is closed at the next change of the ledger; after
+// it, look at Err.
+func (m *Member) Failed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// fail records that the member is fenced. Every waiter learns it.
+func (m *Member) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failed != nil {
+		return
+	}
+	m.failed = err
+	m.announce()
+}
+
+// announce wakes all waiters. The caller holds m.mu.
+func (m *Member) announce() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Leave takes the member off the books after everything was settled, so that
+// nobody has to find out that it is gone. Call it after Run returned.
+func (m *Member) Leave(ctx context.Context) error {
+	if m.Err() == nil {
+		pipe := m.q.rdb.TxPipeline()
+		pipe.Del(ctx, m.q.keys.record(m.nonce, m.gen))
+		pipe.HDel(ctx, m.q.keys.gens(), m.nonce)
+		pipe.HDel(ctx, m.q.keys.beats(), m.nonce)
+		if _, err := pipe.Exec(ctx); err != nil {
+			return errors.Join(m.q.unreachable(err), m.close())
+		}
+	}
+	return m.close()
+}
+
+func (m *Member) close() error {
+	m.q.guard.setStrict(false)
+	return errors.Join(m.rdb.Close(), m.pulse.Close())
+}
+
+// Held returns what holds a campaign of a stream, as of the last heartbeat (a
+// quarter of a second ago while Redis answers).
+func (m *Member) Held(s mail.Stream, campaign string) (Hold, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h, ok := m.holds[holdKey{s, campaign}]; ok {
+		return h, true
+	}
+	h, ok := m.holds[holdKey{s, wholeStream}]
+	return h, ok
+}

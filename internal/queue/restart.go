@@ -1,0 +1,108 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// afterRestart repairs a Redis that restarted, if it did: what this member wrote in
+// its last seconds is written again, then everyone is given time to do the same.
+// Only then do this process's connections work again. It runs in the ledger
+// goroutine.
+func (m *Member) afterRestart(ctx context.Context) error {
+	select {
+	case <-m.q.guard.restarts:
+	default:
+		return nil
+	}
+	noticed := time.Now()
+	rdb := m.q.conn.client(clientOptions{poolSize: 1, retries: -1})
+	defer rdb.Close()
+	m.q.log.Warn("redis restarted; writing again what this worker remembers")
+	err := m.remind(ctx, rdb)
+	if err == nil {
+		err = m.acceptRestart(ctx, rdb, noticed)
+	}
+	if err != nil && !errors.Is(err, ErrFenced) {
+		m.noteRestart()
+		return fmt.Errorf("after redis restarted: %w", err)
+	}
+	return err
+}
+
+// noteRestart makes the next repeat try afterRestart again.
+func (m *Member) noteRestart() {
+	select {
+	case m.q.guard.restarts <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Member) acceptRestart(ctx context.Context, rdb *redis.Client, noticed time.Time) error {
+	if m.hooks.Restarted != nil {
+		m.hooks.Restarted(ctx)
+	}
+	if err := pause(ctx, restartGrace-time.Since(noticed)); err != nil {
+		return err
+	}
+	info, err := rdb.Info(ctx, "server").Result()
+	if err != nil {
+		return err
+	}
+	if id := runIDLine.FindStringSubmatch(info); id != nil {
+		m.q.guard.accept(id[1])
+	}
+	return nil
+}
+
+// remind writes claims, evidence and intents of the last seconds again. All of it
+// may be there already, or in part.
+func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
+	m.mu.Lock()
+	held := make([]*Claim, 0, len(m.claims))
+	for _, c := range m.claims {
+		held = append(held, c)
+	}
+	past := append([]pastWrite(nil), m.past...)
+	record := encodeIntents(nil, m.intents)
+	m.mu.Unlock()
+	for _, c := range held {
+		if err := m.reclaim(ctx, rdb, c); err != nil {
+			return err
+		}
+	}
+	if err := m.append(ctx, rdb, past); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, w := range past {
+		if id := blockID(w.campaign, w.block); !seen[id] {
+			seen[id] = true
+			if err := m.q.touchBlock(ctx, rdb, w.stream, id); err != nil {
+				return err
+			}
+		}
+	}
+	return m.rotate(ctx, rdb, record, true)
+}
+
+func (m *Member) reclaim(ctx context.Context, rdb *redis.Client, c *Claim) error {
+	k, s := m.q.keys, c.Campaign.Stream
+	keys := []string{k.claims(s), k.epoch(s), k.ready(s), k.queued(s)}
+	ok, err := m.q.scripts.reclaim.Run(ctx, rdb, keys, c.ID(), c.Epoch, m.nonce).Int()
+	if err != nil {
+		return fmt.Errorf("claim %s again: %w", c.ID(), err)
+	}
+	if ok == 0 {
+		c.lost.Store(true)
+		return nil
+	}
+	if err := rdb.SAdd(ctx, k.live(c.Campaign.ID), c.N).Err(); err != nil {
+		return fmt.Errorf("claim %s again: %w", c.ID(), err)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is a running relay. Its methods may be called from any goroutine.
+type Server struct {
+	cfg       Config
+	listener  net.Listener
+	tls       *tls.Config
+	caPEM     []byte
+	behaviour atomic.Pointer[behaviour]
+	users     atomic.Pointer[map[string]string] // points to nil: any pair
+	counters  counters
+	truth     ledger
+	queueBase uint64        // makes queue ids of two runs differ
+	queueSeq  atomic.Uint64 // last queue id given out
+	done      chan struct{} // closed by Close
+	wg        sync.WaitGroup
+
+	mu        sync.Mutex // guards the following
+	closed    bool
+	conns     map[*wire]struct{}
+	open      int64
+	openMax   int64
+	connected []time.Time
+	mailTimes []time.Time
+}
+
+// Start listens and serves until Close. An error names the setting at fault.
+func Start(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	s := &Server{cfg: cfg, done: make(chan struct{}), conns: map[*wire]struct{}{}, queueBase: uint64(now.UnixMicro())}
+	if err := s.SetProfile(cfg.Profile, cfg.Rules...); err != nil {
+		return nil, err
+	}
+	s.SetUsers(cfg.Users)
+	if err := s.prepareTLS(now); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	if cfg.TruthFile != "" {
+		s.truth.file, err = os.OpenFile(cfg.TruthFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("relay: truth file: %w", err)
+		}
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+		return nil, errors.Join(fmt.Errorf("relay: listen: %w", err), s.truth.close())
+	}
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+func (s *Server) prepareTLS(now time.Time) error {
+	cert := s.cfg.Certificate
+	if cert == nil {
+		var err error
+		if cert, s.caPEM, err = selfMade(now); err != nil {
+			return err
+		}
+	}
+	s.tls = &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
+	if v := s.cfg.MaxTLSVersion; v != 0 {
+		s.tls.MaxVersion = v
+		s.tls.MinVersion = min(v, tls.VersionTLS12)
+	}
+	return nil
+}
+
+// Addr returns host:port of the listener.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// CAPEM returns the CA that signed the relay's own certificate, in PEM; nil if the
+// configuration gave a certificate.
+func (s *Server) CAPEM() []byte { return s.caPEM }
+
+// SetProfile exchanges the behaviour while the relay runs: profile and rules as in
+// Config, with fresh windows and counts. Open connections meet it at their next command.
+func (s *Server) SetProfile(profile string, rules ...Rule) error {
+	b, err := newBehaviour(profile, rules, s.cfg.Seed)
+	if err != nil {
+		return err
+	}
+	s.behaviour.Store(b)
+	return nil
+}
+
+// SetUsers exchanges the logins; nil takes any pair. Connections already logged in stay so.
+func (s *Server) SetUsers(users map[string]string) { s.users.Store(&users) }
+
+// Truth returns every accepted message so far, in the order of acceptance.
+func (s *Server) Truth() []Accepted {
+	all := make([]Accepted, 0, s.truth.len())
+	for a := range s.truth.each() {
+		all = append(all, a)
+	}
+	return all
+}
+
+// Messages yields what Truth returns without copying it.
+func (s *Server) Messages() iter.Seq[Accepted] { return s.truth.each() }
+
+// MailTimes returns when each MAIL command was read that was in order, whether or not it
+// was then refused: what a limit on messages counts.
+func (s *Server) MailTimes() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]time.Time(nil), s.mailTimes...)
+}
+
+// Stats returns what the relay has seen so far.
+func (s *Server) Stats() Stats {
+	st := s.counters.snapshot()
+	st.Messages = int64(s.truth.len())
+	for _, r := range s.behaviour.Load().all {
+		if n := r.hits.Load(); n > 0 {
+			if st.RuleHits == nil {
+				st.RuleHits = map[string]int64{}
+			}
+			st.RuleHits[r.Name] += n
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Connections, st.Open, st.OpenMax = int64(len(s.connected)), s.open, s.openMax
+	st.ConnectTimes = append([]time.Time{}, s.connected...)
+	return st
+}
+
+// Close stops listening, ends every connection at once, and returns when nothing of the
+// relay runs any more. Truth and Stats go on answering. It may be called twice.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	conns := make([]*wire, 0, len(s.conns))
+	for w := range s.conns {
+		conns = append(conns, w)
+	}
+	s.mu.Unlock()
+	var err error
+	if first {
+		close(s.done)
+		err = s.listener.Close()
+	}
+	for _, w := range conns {
+		w.kill()
+	}
+	s.wg.Wait()
+	if !first {
+		return nil
+	}
+	if err != nil {
+		err = fmt.Errorf("relay: close listener: %w", err)
+	}
+	return errors.Join(err, s.truth.close())
+}
+
+func (s *Server) accept() {
+	for {
+		nc, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			s.admit(nc)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			// Out of descriptors, most likely: those in use have to end first.
+			s.cfg.Log.Warn("relay: accept", "error", err)
+			s.pause(50 * time.Millisecond)
+		}
+	}
+}
+
+// admit registers a connection and serves it.
+func (s *Server) admit(nc net.Conn) {
+	now := time.Now()
+	w := &wire{Conn: nc, counters: &s.counters}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		w.kill()
+		return
+	}
+	s.conns[w] = struct{}{}
+	s.connected = append(s.connected, now)
+	s.open++
+	s.openMax = max(s.openMax, s.open)
+	c := newConn(s, w, len(s.connected))
+	c.openAtStart = s.open
+	s.wg.Go(c.serve)
+	s.mu.Unlock()
+}
+
+// left takes one connection from those open.
+func (s *Server) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+}
+
+// forget takes a closed socket out of those Close has to end.
+func (s *Server) forget(w *wire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, w)
+}
+
+// mailSeen notes the time of a MAIL command.
+func (s *Server) mailSeen(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailTimes = append(s.mailTimes, now)
+}
+
+// pause waits for d, or returns false when the relay closes.
+func (s *Server) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.done:
+		return false
+	}
+}

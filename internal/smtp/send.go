@@ -1,0 +1,228 @@
+package smtp
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// chunk is how much of a content is written at once. One write up to this size
+// carries content, dot and the next envelope; of a larger content, all but the last
+// chunk go out without the dot, so that a reply before the last one is known to be
+// early.
+const chunk = 64 << 10
+
+// admit checks a message before anything of it is written.
+func (s *session) admit(tx Transaction) *slot {
+	m := s.free[len(s.free)-1]
+	*m = slot{tx: tx, msg: tx.Message(), stage: StageIdle}
+	if err := s.check(m); err != nil {
+		tx.Done(Result{Kind: Invalid, Stage: StageMail, Err: err})
+		*m = slot{}
+		return nil
+	}
+	s.free = s.free[:len(s.free)-1]
+	return m
+}
+
+func (s *session) check(m *slot) (err error) {
+	if err = checkMailbox(m.msg.From); err != nil {
+		return fmt.Errorf("sender: %w", err)
+	}
+	if err = checkMailbox(m.msg.To); err != nil {
+		return fmt.Errorf("recipient: %w", err)
+	}
+	if m.dots, m.eightBit, err = checkContent(m.msg.Content); err != nil {
+		return err
+	}
+	x := &s.c.ext
+	if m.eightBit && !x.EightBit {
+		return fmt.Errorf("%w: it has 8-bit octets, and the relay offers no 8BITMIME", ErrContent)
+	}
+	if size := int64(len(m.msg.Content)); x.Size > 0 && size > x.Size {
+		return fmt.Errorf("%w: %d octets, more than %d", ErrSize, size, x.Size)
+	}
+	return nil
+}
+
+// begin declares the intent for m and appends what is to be written for its
+// envelope; in lock-step that is nothing yet.
+func (s *session) begin(m *slot) {
+	s.began++
+	m.stage = StageMail
+	m.tx.Begin()
+	if s.c.mode == ModeLockStep {
+		return
+	}
+	s.led = s.owed == owedDot
+	s.appendRset()
+	s.appendMail(m)
+	s.appendRcpt(m)
+	s.appendData()
+}
+
+func (s *session) appendData() {
+	s.out = append(s.out, "DATA\r\n"...)
+	s.due++
+}
+
+// appendRset closes what the last transaction left open. It never goes alone: that
+// would cost a round trip.
+func (s *session) appendRset() {
+	if s.leadRset {
+		s.out = append(s.out, "RSET\r\n"...)
+		s.leadRset, s.owed = false, owedRset
+		s.due++
+	}
+}
+
+func (s *session) appendMail(m *slot) {
+	s.out = append(s.out, "MAIL FROM:<"...)
+	s.out = append(s.out, m.msg.From...)
+	s.out = append(s.out, '>')
+	if m.eightBit {
+		s.out = append(s.out, " BODY=8BITMIME"...)
+	}
+	if s.c.ext.HasSize {
+		s.out = strconv.AppendInt(append(s.out, " SIZE="...), int64(len(m.msg.Content)), 10)
+	}
+	s.out = append(s.out, "\r\n"...)
+	s.due++
+}
+
+func (s *session) appendRcpt(m *slot) {
+	s.out = append(s.out, "RCPT TO:<"...)
+	s.out = append(s.out, m.msg.To...)
+	s.out = append(s.out, ">\r\n"...)
+	s.due++
+}
+
+// appendLoneDot ends the content that a relay asked for although it had accepted no
+// recipient (RFC 2920 section 3.1). After an accepted one it would deliver an empty
+// mail; envelope sets leadDot nowhere else.
+func (s *session) appendLoneDot() {
+	s.out = append(s.out, ".\r\n"...)
+	s.leadDot, s.owed = false, owedLone
+	s.due++
+}
+
+// send writes what has been appended. From here on the relay may reply to it.
+func (s *session) send() (int, error) {
+	if len(s.out) == 0 {
+		return 0, nil
+	}
+	s.c.allowed.Add(s.due)
+	n, err := s.c.write(s.out)
+	s.out, s.due = s.out[:0], 0
+	return n, err
+}
+
+// flush is send for commands alone.
+func (s *session) flush(stage Stage) *Error {
+	if _, err := s.send(); err != nil {
+		return s.broken(stage, err)
+	}
+	return nil
+}
+
+// broken is the end of a connection on which err came back from a write. The reply to
+// an earlier dot may still be there, or still come. After it, what the relay said goes
+// before what the system says about a write.
+func (s *session) broken(stage Stage, err error) *Error {
+	if s.prev != nil {
+		if serr := s.settle(); serr != nil {
+			return serr
+		}
+	}
+	last := s.c.lastWords(stage)
+	switch {
+	case stage == StageIdle:
+		return s.stale(last)
+	case last.Reply.Code != 0 || s.c.closed.Load():
+		return last
+	}
+	return &Error{Stage: stage, Err: ioError(err)}
+}
+
+// confirm waits until the intent of cur is on record. The reader's deadline bounds
+// it: when that passes, or the relay hangs up, work ends.
+func (s *session) confirm() *Error {
+	s.c.replyWithin(s.c.t.Confirm)
+	if err := s.cur.tx.Confirm(s.work); err != nil {
+		if s.c.failed.Load() {
+			last := s.c.lastWords(StageData)
+			err = fmt.Errorf("%w (%w)", err, last)
+		}
+		return &Error{Stage: StageData, Err: fmt.Errorf("%w: %w", ErrUnconfirmed, err)}
+	}
+	if s.c.failed.Load() { // hung up, or said something that nobody asked for
+		return s.c.lastWords(StageData)
+	}
+	return nil
+}
+
+// content writes cur's content and dot and, where a message is ready, the envelope
+// of the next in the same write.
+func (s *session) content() *Error {
+	m := s.cur
+	m.stage = StageEOD
+	rest := m.msg.Content
+	for len(rest) > chunk {
+		var part []byte
+		part, rest = cutLines(rest, chunk)
+		s.out = appendStuffed(s.out, part, m.dots)
+		if _, err := s.send(); err != nil {
+			return s.cutShort(err)
+		}
+	}
+	s.out = appendDot(appendStuffed(s.out, rest, m.dots), m.msg.Content)
+	s.owed = owedDot
+	dot := len(s.out)
+	s.due++
+	if s.c.mode == ModePipelined {
+		if s.next = s.tryTake(); s.next != nil {
+			s.begin(s.next)
+		}
+	}
+	n, err := s.send()
+	if err != nil && n < dot {
+		return s.cutShort(err)
+	}
+	// Where only what follows the dot was not written, the dot's reply may come yet.
+	s.prev, s.cur, s.next = m, s.next, nil
+	return nil
+}
+
+// cutShort settles a content whose dot did not leave. A relay that refuses it
+// before its end has refused it; without a dot it cannot have taken it.
+func (s *session) cutShort(err error) *Error {
+	last := s.broken(StageEOD, err)
+	if last.Reply.refusal() && last.Reply.Code != 421 {
+		s.done(&s.cur, Result{Kind: Refused, Stage: StageEOD, Reply: last.Reply})
+	}
+	return last
+}
+
+// done settles one transaction and frees its slot.
+func (s *session) done(m **slot, r Result) {
+	old := *m
+	*m = nil
+	if r.Kind == Accepted || r.Kind == Refused {
+		s.settled++
+	}
+	old.tx.Done(r)
+	*old = slot{}
+	s.free = append(s.free, old)
+}
+
+// fail settles everything under way on a connection that is over: what has its dot
+// out is unknown, the rest is provably not sent.
+func (s *session) fail(err *Error) {
+	if s.prev != nil {
+		s.done(&s.prev, Result{Kind: Unknown, Stage: StageEOD, Err: err})
+	}
+	for _, m := range []**slot{&s.cur, &s.next} {
+		if *m != nil {
+			s.done(m, Result{Kind: Unsent, Stage: (*m).stage, Reply: err.Reply, Err: err})
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package producer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/sluicemail/sluice/internal/list"
+	"github.com/sluicemail/sluice/internal/mail"
+	"github.com/sluicemail/sluice/internal/queue"
+	"github.com/sluicemail/sluice/templates"
+)
+
+// BlockSize is the number of recipients a block holds: large enough that storage
+// costs little beside the recipients themselves, small enough that a block is
+// settled often.
+const BlockSize = 500
+
+// Request is one send.
+type Request struct {
+	Name     string // of the campaign; "" = made from the template's name, its version and the list
+	Key      string // idempotency key; "" = made from name, template version and list
+	Stream   mail.Stream
+	Template *templates.Template
+	Options  templates.Options
+	List     List
+	Start    time.Time      // not before; zero = at once
+	Progress func(rows int) // called now and then while the list is read; may be nil
+}
+
+// List is a recipient list that can be read twice: once to know it, once to store
+// it. Both readings must give the same bytes.
+type List struct {
+	Name string // for messages
+	Open func() (io.ReadCloser, error)
+}
+
+// Result is what a send led to.
+type Result struct {
+	Campaign *queue.Campaign
+	// Existing: the same send had been done before; nothing was stored now.
+	Existing bool
+	Door     queue.Door
+	// Faults are the first refused rows, for people.
+	Faults   []Fault
+	Warnings []string
+}
+
+// Fault is a row that was refused at the door.
+type Fault struct {
+	Line    int
+	Address string // as written; empty where there was none
+	Outcome mail.Outcome
+	Reason  string
+}
+
+// maxFaults bounds Result.Faults; the report has them all.
+const maxFaults = 20
+
+// ErrListChanged is returned when the list was changed while it was being read.
+var ErrListChanged = errors.New("the list changed while it was being read; send it again")
+
+// Send checks the whole list and stores it as a campaign.
+func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
+	p, err := r.Template.Compile(r.Options)
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	pin, err := p.Pin()
+	if err != nil {
+		return nil, fmt.Errorf("pin template: %w", err)
+	}
+	sum, err := r.List.hash(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.name(sum)
+	digest := sha256.Sum256(append([]byte(r.Stream+"\x00"), pin...))
+	st, err := q.Stage(ctx, queue.Campaign{
+		Name: r.Name, Key: r.Key, Stream: r.Stream, From: r.Options.From.Address.String(),
+		Template: r.Template.Name() + "@" + r.Template.Version(), Digest: hex.EncodeToString(digest[:]),
+		Start: r.Start, Size: BlockSize,
+	}, pin)
+	if err != nil {
+		if errors.Is(err, queue.ErrConflict) {
+			return nil, &InputError{err}
+		}
+		return nil, err
+	}
+	res := &Result{Campaign: st.Campaign(), Existing: st.Existing, Warnings: p.Warnings()}
+	if st.Existing {
+		res.Door = st.Campaign().Counts
+		return res, nil
+	}
+	in := &intake{ctx: ctx, request: r, program: p, store: st, result: res}
+	if err := in.run(sum); err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		return nil, errors.Join(err, st.Discard(undo, in.blocks, in.doors))
+	}
+	return res, nil
+}
+
+// Check reads and renders the whole list and stores nothing.
+func Check(ctx context.Context, r Request) (*Result, error) {
+	p, err := r.Template.Compile(r.Options)
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	sum, err := r.List.hash(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.name(sum)
+	res := &Result{Warnings: p.Warnings(), Campaign: &queue.Campaign{Name: r.Name, Key: r.Key, Stream: r.Stream}}
+	in := &intake{ctx: ctx, request: r, program: p, store: dry{}, render: true, result: res}
+	return res, in.run(sum)
+}
+
+// InputError is a fault of what the caller gave: nothing was enqueued, and the same
+// input will fail again.
+type InputError struct{ Err error }
+
+// Error implements error.
+func (e *InputError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the fault itself.
+func (e *InputError) Unwrap() error { return e.Err }
+
+// name fills in name and key from what identifies the send.
+func (r *Request) name(list string) {
+	version := r.Template.Version()
+	if r.Name == "" {
+		sum := sha256.Sum256([]byte(version + "\x00" + list + "\x00" + r.Key))
+		r.Name = r.Template.Name() + "-" + hex.EncodeToString(sum[:4])
+	}
+	if r.Key == "" {
+		r.Key = "auto\x00" + r.Name + "\x00" + version + "\x00" + list
+	}
+}
+
+// hash reads the list once.
+func (l List) hash(ctx context.Context) (string, error) {
+	f, err := l.Open()
+	if err != nil {
+		return "", &InputError{fmt.Errorf("open list: %w", err)}
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, &cancellable{ctx, f}); err != nil {
+		return "", fmt.Errorf("read list %s: %w", l.Name, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// cancellable is a reader that ends with its context.
+type cancellable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancellable) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// open begins the second reading; the hash has seen all of it at its end.
+func (r *Request) open(ctx context.Context, p *templates.Program) (*list.Reader, hash.Hash, io.Closer, error) {
+	columns, optional := p.Columns(), map[string]bool{}
+	for i, name := range columns {
+		optional[name] = !p.Needed(i)
+	}
+	f, err := r.List.Open()
+	if err != nil {
+		return nil, nil, nil, &InputError{fmt.Errorf("open list: %w", err)}
+	}
+	h := sha256.New()
+	rd, err := list.Open(io.TeeReader(&cancellable{ctx, f}, h), list.Options{Name: r.List.Name, Columns: columns, Optional: optional})
+	if err != nil {
+		return nil, nil, nil, errors.Join(inputOr(err), f.Close())
+	}
+	return rd, h, f, nil
+}
+
+// inputOr marks faults of the list as the caller's.
+func inputOr(err error) error {
+	var format *list.FormatError
+	if errors.As(err, &format) {
+		return &InputError{err}
+	}
+	return err
+}

@@ -1,0 +1,66 @@
+// Package throttle is the fleet's budget: how many connections to the relay may
+// be opened and held, and how many messages begun, over all processes together.
+// It knows streams by name, and nothing of mail.
+//
+// The windows and leases are kept in Redis, one Lua script a step, on Redis's
+// own clock; Memory keeps them for processes that are alone. Budget is the
+// process's side: it leases messages a few at a time, ahead of their use, and
+// takes connections one by one. The package does not dial, does not learn limits
+// from replies, and does not decide what is worth sending.
+//
+// # What is guaranteed
+//
+// No window of a limit's length, as the relay sees it, holds more than N: every
+// limit is enforced over its window and a slack of 100 ms (5 % of windows from
+// 10 s up), which is spent on what happens between being counted and arriving.
+//
+// Message windows up to a minute are timelines. With window W, slack S and limit
+// N, slots lie T = (W+S)/N apart and each is given out once. Slot k, at time k·T,
+// may be taken up to late after its time; the message must begin within life
+// (45 ms) from when it was taken or from its slot, whichever is later, or the
+// token lapses; it may then be under way for jitter. So it arrives between k·T
+// and k·T + late + life + jitter, and with late + life + jitter = S message k+N
+// arrives at least N·T − S = W after message k. Any N+1 messages contain two that
+// are N apart in the timeline, so no window of W holds N+1 of them. For windows
+// under 10 s late is 20 ms and jitter 35 ms; from 10 s up jitter is a quarter of
+// the slack. At most N messages in W+S is a rate of W/(W+S) of the limit: 90.9 %
+// for 1 s, 95.2 % for 2 s and again from 10 s up, 99 % just under 10 s. No scheme
+// does better: if arrivals may be S late, N+1 messages begun within W+S can all
+// arrive within W. A drain that always has mail loses nothing beyond that, as
+// long as it asks every 40 ms (late and the 20 ms slots may be taken ahead).
+//
+// Longer message windows, and all windows of new connections, are counted in 500
+// buckets, and a bucket counts until its end is W+S ago: never too little, and at
+// most 0.2 % too long. They may be spent as fast as the others allow. What was
+// leased there and not used is given back; slots that passed are gone.
+//
+// Open connections are leases of 10 s, renewed every second. A lease that was
+// not renewed is lost 7 s after the last renewal was asked for on the process's
+// monotonic clock, 3 s before Redis lets it lapse, so that the connection can be
+// closed first.
+//
+// # Shares
+//
+// In a timeline a reserve is a right of way: a stream within its reserve may take
+// slots 50 ms ahead, one beyond its reserve 35 ms, one without a reserve 20 ms.
+// What is not wanted is anyone's, and what is wanted is taken before the others
+// may look. In counted windows nobody may take what another's reserve has not
+// used yet, so that ads cannot eat the day's login codes. A stream's reserved
+// connections are kept free in the same way, and as many openings in each window.
+//
+// # How it fails
+//
+// Without Redis nothing is granted to any stream: calls wait, or return when
+// their context ends, and it resumes by itself. Tokens already leased lapse
+// within 100 ms. Being throttled is not an error. A process that dies loses the
+// slots it had leased and keeps its connections counted for 10 s, or until
+// ReleaseOwner. Redis's clock may be set back: the account's time then stands on
+// what was seen last. If Redis comes back with older data, AssumeFull keeps the
+// restart from giving a second budget; until it is called, each process is still
+// held to the limit by a golang.org/x/time/rate limiter of its own.
+//
+// Not covered: a process that is stopped between taking a message or connection
+// and writing it; a way to the relay that delays by more than jitter; Redis's
+// clock being set forward by a part of a window; Redis and every process lost
+// together.
+package throttle

@@ -1,0 +1,25 @@
+-- Counts what the data set may have forgotten, and closes every timeline for as
+-- long as slots may have been taken ahead.
+--
+-- ARGV: AHEAD; COUNT of timelines, then NAME each; counters (see lib.lua);
+--       COUNT of charges, then COUNTER N FILL each (FILL 1: up to N)
+-- Returns: 1
+
+local ahead = num()
+for _ = 1, num() do
+  local name = take()
+  local free = tonumber(redis.call('HGET', state, name) or '') or 0
+  change(name, math.max(free, now + ahead))
+end
+local cs = counters()
+for _ = 1, num() do
+  local c, n, fill = cs[num()], num(), take() == '1'
+  if fill then
+    n = n - c.used
+  end
+  if n > 0 then
+    count(c, n)
+  end
+end
+save()
+return 1

@@ -1,0 +1,173 @@
+package throttle
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	callFor    = 2 * time.Second        // longest call to the store
+	gap        = 20 * time.Millisecond  // between two leases when there is not enough
+	unknownGap = 100 * time.Millisecond // when it is not known how long there will be none
+	longestGap = time.Second            // what is given back or changed is seen after that
+	firstPause = 50 * time.Millisecond  // after an error
+	mostPause  = 2 * time.Second
+)
+
+// Run leases what the other methods spend and renews the leases of connections,
+// until ctx ends; then it gives back what is left and returns nil. End it after
+// the connections are closed: leases still held then are lost. Only one Run may
+// be running.
+func (b *Budget) Run(ctx context.Context) error {
+	if !b.running.CompareAndSwap(false, true) {
+		return errors.New("budget is running already")
+	}
+	defer b.running.Store(false)
+	var wg sync.WaitGroup
+	wg.Go(func() { b.renewals(ctx) })
+	started := map[*stream]bool{}
+	for ctx.Err() == nil {
+		b.mu.Lock()
+		for _, s := range b.streams {
+			if !started[s] {
+				started[s] = true
+				wg.Go(func() { b.refill(ctx, s) })
+				wg.Go(func() { b.dialling(ctx, s) })
+			}
+		}
+		b.mu.Unlock()
+		select {
+		case <-b.added:
+		case <-ctx.Done():
+		}
+	}
+	wg.Wait()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), callFor)
+	defer cancel()
+	b.finish(end)
+	return nil
+}
+
+// refill leases messages for one stream whenever its stock wants some.
+func (b *Budget) refill(ctx context.Context, s *stream) {
+	pause := backoff{}
+	for {
+		n, back, ok := s.stock.await(ctx)
+		if !ok {
+			return
+		}
+		before := time.Now()
+		g, err := b.lease(ctx, s.messages, n, back)
+		wait := time.Duration(0)
+		switch {
+		case err != nil:
+			wait = pause.next()
+		default:
+			pause.reset()
+			s.stock.deliver(time.Now(), tokens(g, s.messages.every(), before, time.Now()))
+			if g.n < n {
+				wait = nextAsk(g)
+			}
+		}
+		if _, err := sleepUntil(ctx, time.Now().Add(wait)); err != nil {
+			return
+		}
+	}
+}
+
+// lease asks the store for messages.
+func (b *Budget) lease(ctx context.Context, p *plan, n int, back []unused) (g grant, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callFor)
+	defer cancel()
+	err = b.call(func() error {
+		g, err = b.store.messages(ctx, p, n, back)
+		return err
+	})
+	if err == nil && g.n > 0 {
+		b.stats.leased.Add(uint64(g.n))
+		b.remember(begun{at: time.Now(), n: g.n})
+	}
+	return g, err
+}
+
+// tokens puts a grant on our own clock. The store's clock was read between
+// before and after, so a token counted from after is never too early, and one
+// that ends counted from before never too late.
+func tokens(g grant, every float64, before, after time.Time) []token {
+	ts := make([]token, g.n)
+	for i := range ts {
+		at := time.Duration(max(0, float64(g.delay)+float64(i)*every) * float64(time.Microsecond))
+		ts[i] = token{from: after.Add(at), until: before.Add(at + life), granted: g.now}
+	}
+	return ts
+}
+
+// nextAsk is how long to leave the store alone after it gave less than asked.
+func nextAsk(g grant) time.Duration {
+	retry := min(time.Duration(g.retry)*time.Microsecond, longestGap)
+	switch {
+	case g.n > 0:
+		return max(retry, gap)
+	case retry <= 0:
+		return spread(unknownGap)
+	}
+	return retry + rand.N(gap/5) // so that the processes do not ask in step
+}
+
+// renewals renews the leases of connections and gives returned ones back.
+func (b *Budget) renewals(ctx context.Context) {
+	tick := time.NewTicker(b.timing.renew)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.given:
+			b.giveBack(ctx)
+		case <-tick.C:
+			b.giveBack(ctx)
+			b.renew(ctx)
+		}
+	}
+}
+
+// finish gives everything back.
+func (b *Budget) finish(ctx context.Context) {
+	b.mu.Lock()
+	var left []*Lease
+	for _, l := range b.leases {
+		left = append(left, l)
+	}
+	streams := make([]*stream, 0, len(b.streams))
+	for _, s := range b.streams {
+		streams = append(streams, s)
+	}
+	b.mu.Unlock()
+	for _, l := range left {
+		l.lose()
+		l.Release()
+	}
+	b.giveBack(ctx)
+	for _, s := range streams {
+		if back := s.stock.empty(); len(back) > 0 {
+			// An error leaves them counted: less to spend, never more.
+			_, _ = b.lease(ctx, s.messages, 0, back)
+		}
+	}
+}
+
+// backoff is a growing pause.
+type backoff struct{ last time.Duration }
+
+func (p *backoff) next() time.Duration {
+	p.last = min(max(2*p.last, firstPause), mostPause)
+	return spread(p.last)
+}
+
+func (p *backoff) reset() { p.last = 0 }
+
+// spread returns a time around d, between half and one and a half.
+func spread(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -1,0 +1,227 @@
+package throttle
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+// soon is how far ahead a stock looks: it leases what the last such stretch used.
+const soon = 25 * time.Millisecond
+
+// token is the right to begin one message between two points of our own
+// monotonic clock.
+type token struct {
+	from, until time.Time
+	granted     int64 // when, on the store's clock
+}
+
+// stock is what one stream has leased and not begun, and who waits for it.
+// Waiters are served in turn; while there is one, nothing lies in stock.
+type stock struct {
+	need    chan struct{} // poked when more is wanted or something lapsed
+	chunk   int           // most to lease at once
+	returns bool          // lapsed tokens are given back
+
+	mu      sync.Mutex // guards what follows
+	tokens  []token    // by slot
+	waiters []chan token
+	missed  bool      // a try found nothing since the last lease
+	heat    float64   // tokens used, each fading with soon: about the use of the last soon
+	heated  time.Time // when heat was right
+	back    []unused
+	lost    uint64 // tokens that lapsed
+}
+
+func newStock(chunk int, returns bool) *stock {
+	return &stock{need: make(chan struct{}, 1), chunk: chunk, returns: returns}
+}
+
+// try takes a token that may be used now.
+func (s *stock) try(now time.Time) (token, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reap(now)
+	if len(s.tokens) == 0 || s.tokens[0].from.After(now) {
+		s.missed = true
+		poke(s.need)
+		return token{}, false
+	}
+	return s.pop(now), true
+}
+
+// wait takes a token, perhaps one whose time is still to come.
+func (s *stock) wait(ctx context.Context) (token, error) {
+	if err := ctx.Err(); err != nil {
+		return token{}, err
+	}
+	s.mu.Lock()
+	now := time.Now()
+	s.reap(now)
+	if len(s.tokens) > 0 {
+		defer s.mu.Unlock()
+		return s.pop(now), nil
+	}
+	w := make(chan token, 1)
+	s.waiters = append(s.waiters, w)
+	s.mu.Unlock()
+	poke(s.need)
+
+	select {
+	case t := <-w:
+		return t, nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	if i := slices.Index(s.waiters, w); i >= 0 {
+		s.waiters = slices.Delete(s.waiters, i, i+1)
+		s.mu.Unlock()
+	} else {
+		s.mu.Unlock()
+		s.restore(<-w) // it was served in the same moment
+	}
+	return token{}, ctx.Err()
+}
+
+// pop takes the first token. The caller holds the lock.
+func (s *stock) pop(now time.Time) token {
+	t := s.tokens[0]
+	s.tokens = s.tokens[1:]
+	s.use(now)
+	if s.wants(now) > 0 {
+		poke(s.need)
+	}
+	return t
+}
+
+func (s *stock) use(now time.Time) {
+	s.cool(now)
+	s.heat++
+}
+
+func (s *stock) cool(now time.Time) {
+	s.heat *= math.Exp(-float64(now.Sub(s.heated)) / float64(soon))
+	s.heated = now
+}
+
+// deliver hands tokens to the waiters, and puts the rest in stock.
+func (s *stock) deliver(now time.Time, ts []token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens = append(s.tokens, ts...)
+	s.reap(now)
+	n := min(len(s.waiters), len(s.tokens))
+	for i := range n {
+		s.waiters[i] <- s.tokens[i]
+		s.use(now)
+	}
+	s.waiters, s.tokens = s.waiters[n:], s.tokens[n:]
+}
+
+// restore takes back a token that was not begun.
+func (s *stock) restore(t token) {
+	s.mu.Lock()
+	s.tokens = slices.Insert(s.tokens, 0, t)
+	s.mu.Unlock()
+	s.deliver(time.Now(), nil)
+	poke(s.need) // what was restored has a time to lapse
+}
+
+// lapsed notes a token that was taken and not begun in time.
+func (s *stock) lapsed(t token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(t)
+	poke(s.need)
+}
+
+// reap drops what has lapsed. The caller holds the lock.
+func (s *stock) reap(now time.Time) {
+	n := 0
+	for n < len(s.tokens) && now.After(s.tokens[n].until) {
+		s.drop(s.tokens[n])
+		n++
+	}
+	s.tokens = s.tokens[n:]
+}
+
+func (s *stock) drop(t token) {
+	s.lost++
+	if !s.returns {
+		return
+	}
+	if last := len(s.back) - 1; last >= 0 && s.back[last].at == t.granted {
+		s.back[last].n++
+		return
+	}
+	s.back = append(s.back, unused{t.granted, 1})
+}
+
+// wants is how many tokens to lease now. The caller holds the lock.
+func (s *stock) wants(now time.Time) int {
+	s.cool(now)
+	n := len(s.waiters) - len(s.tokens)
+	if s.missed {
+		n++
+	}
+	if ahead := int(s.heat); len(s.tokens) <= ahead/2 {
+		n += ahead
+	}
+	return min(max(n, 0), s.chunk)
+}
+
+// await returns what to lease and what to give back as soon as there is
+// something of either, or false when ctx has ended.
+func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
+	for ctx.Err() == nil {
+		now := time.Now()
+		s.mu.Lock()
+		s.reap(now)
+		n, back = s.wants(now), s.back
+		reap := time.Duration(-1)
+		if len(s.tokens) > 0 {
+			reap = s.tokens[0].until.Sub(now) + time.Millisecond
+		}
+		if n > 0 || len(back) > 0 {
+			s.missed, s.back = false, nil
+			s.mu.Unlock()
+			return n, back, true
+		}
+		s.mu.Unlock()
+		if reap < 0 {
+			select {
+			case <-s.need:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		timer := time.NewTimer(reap)
+		select {
+		case <-s.need:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return 0, nil, false
+}
+
+// empty takes everything out of stock, to be given back.
+func (s *stock) empty() []unused {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tokens {
+		s.drop(t)
+	}
+	back := s.back
+	s.tokens, s.back = nil, nil
+	return back
+}
+
+func (s *stock) lapsedCount() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}

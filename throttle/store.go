@@ -1,0 +1,74 @@
+package throttle
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// store keeps the account's windows and leases for the whole fleet. Every
+// method is one atomic step on the store's own clock, in microseconds; an error
+// means that nothing may be taken as granted, although it may have been counted.
+type store interface {
+	// messages leases up to n messages for the plan's stream, after giving back
+	// what earlier leases left unused.
+	messages(ctx context.Context, p *plan, n int, back []unused) (grant, error)
+	// connect counts one attempt and takes one open connection under the name
+	// lease until lapse has passed, or does neither (grant.n is 0).
+	connect(ctx context.Context, p *plan, lease string, lapse time.Duration) (grant, error)
+	// renew puts off the lapse of leases. A lease that is no longer known is taken
+	// again if there is room, because a store that lost its newest data must not
+	// cost every connection; false means that there was none.
+	renew(ctx context.Context, p *plan, leases []string, lapse time.Duration) ([]bool, error)
+	// release gives leases back. Unknown ones are no error.
+	release(ctx context.Context, leases []string) error
+	// releaseOwner gives back every lease of one owner and returns how many.
+	releaseOwner(ctx context.Context, owner string) (int, error)
+	// charge counts what the store may have forgotten, and closes every timeline
+	// for as long as slots may have been taken ahead.
+	charge(ctx context.Context, timelines []string, cs []charge) error
+	// usage reads the counters and the leases.
+	usage(ctx context.Context, cs []counter) (usage, error)
+}
+
+// grant is a store's answer.
+type grant struct {
+	n     int   // granted
+	delay int64 // µs from the store's now to the first slot; negative if it is past
+	retry int64 // µs after which asking for more makes sense
+	now   int64 // the store's clock, µs
+}
+
+// unused is n messages of a grant at that time that were not begun.
+type unused struct {
+	at int64
+	n  int
+}
+
+// charge adds n to a counter, or fills it up to n.
+type charge struct {
+	counter
+	n    int
+	fill bool
+}
+
+// usage is what the store knows.
+type usage struct {
+	used   []int // per counter asked for
+	leases []leaseLeft
+}
+
+type leaseLeft struct {
+	name string
+	left time.Duration
+}
+
+// Lease names are stream:owner:number, so that a script can count a stream's
+// connections and find an owner's without further keys.
+func leaseName(stream, owner, number string) string { return stream + ":" + owner + ":" + number }
+
+func splitLease(name string) (stream, owner string) {
+	stream, rest, _ := strings.Cut(name, ":")
+	owner, _, _ = strings.Cut(rest, ":")
+	return stream, owner
+}

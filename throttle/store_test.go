@@ -1,0 +1,457 @@
+package throttle
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/redis/go-redis/v9"
+	"pgregory.net/rapid"
+)
+
+// clocked is a store whose clock the test moves.
+type clocked struct {
+	store
+	now time.Time
+	set func(time.Time)
+}
+
+func (c *clocked) advance(d time.Duration) {
+	c.now = c.now.Add(d)
+	c.set(c.now)
+}
+
+func epoch() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC) }
+
+func clockedMemory() *clocked {
+	m := &Memory{}
+	c := &clocked{store: m, now: epoch()}
+	m.now = func() time.Time { return c.now }
+	c.set = func(time.Time) {}
+	return c
+}
+
+func clockedMiniredis(t *testing.T) (*clocked, *miniredis.Miniredis) {
+	r := miniredis.RunT(t)
+	c := &clocked{store: newRedisStore(client(t, &redis.Options{Addr: r.Addr()}), "test", "acc"), now: epoch(), set: r.SetTime}
+	r.SetTime(c.now)
+	return c, r
+}
+
+func eachClocked(t *testing.T, f func(t *testing.T, c *clocked)) {
+	t.Run("memory", func(t *testing.T) { t.Parallel(); f(t, clockedMemory()) })
+	t.Run("miniredis", func(t *testing.T) { t.Parallel(); c, _ := clockedMiniredis(t); f(t, c) })
+}
+
+func (c *clocked) lease(t *testing.T, p *plan, n int, back ...unused) grant {
+	t.Helper()
+	g, err := c.messages(t.Context(), p, n, back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// drain leases until the store says no, moving the clock as told, for so long.
+func (c *clocked) drain(t *testing.T, p *plan, d time.Duration) (n int) {
+	t.Helper()
+	for end := c.now.Add(d); c.now.Before(end); {
+		g := c.lease(t, p, p.chunk())
+		n += g.n
+		c.advance(min(gap, end.Sub(c.now)))
+	}
+	return n
+}
+
+// A steady drain gets N per window and slack, and nothing is lost by asking
+// only every 20 ms.
+func TestTimelineRate(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		for _, w := range []Window{{200, sec}, {400, 2 * sec}, {20_000, sec}, {1, sec}, {600, time.Minute}} {
+			p := Limits{Open: 1, Messages: []Window{w}}.messagePlan("ad")
+			p.slots[0].name += fmt.Sprint(w.N) // a timeline of its own
+			whole := w.Per + slack(w.Per)
+			c.lease(t, p, 1)
+			c.advance(sec)
+			windows := max(1, int(5*sec/whole))
+			got := c.drain(t, p, time.Duration(windows)*whole)
+			// What lies between is one lateness of slots taken late at the start and
+			// what is taken ahead at the end.
+			least := windows*w.N - 1
+			most := least + int(float64(micros(lateness(w.Per)+aheadWithout))/p.every()) + 2
+			if got < least || got > most {
+				t.Errorf("%v: %d in %d windows, want %d to %d", w, got, windows, least, most)
+			}
+		}
+	})
+}
+
+// A window that is used up opens again when its messages have left it, to the
+// bucket, and the answer says when.
+func TestCounterOpensAgain(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan("ad")
+		first := c.lease(t, p, 60)
+		c.advance(10 * time.Minute)
+		second := c.lease(t, p, 60)
+		if first.n != 60 || second.n != 40 {
+			t.Fatalf("granted %d and %d, want 60 and 40", first.n, second.n)
+		}
+		g := c.lease(t, p, 1)
+		retry := time.Duration(g.retry) * time.Microsecond
+		if want := 53 * time.Minute; g.n != 0 || retry < want || retry > want+hour/buckets {
+			t.Fatalf("granted %d, ask again after %v; want 0 and %v or a bucket more", g.n, retry, want)
+		}
+		c.advance(retry - time.Microsecond)
+		if g := c.lease(t, p, 100); g.n != 0 {
+			t.Errorf("granted %d too early", g.n)
+		}
+		c.advance(time.Microsecond)
+		if g := c.lease(t, p, 100); g.n != 60 {
+			t.Errorf("granted %d, want the 60 that have left", g.n)
+		}
+	})
+}
+
+// What was not begun can be leased again, but no older bucket gains by it.
+func TestGivenBack(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan("ad")
+		old := c.lease(t, p, 50)
+		for range 5 {
+			c.advance(hour / buckets)
+			c.lease(t, p, 1)
+		}
+		g := c.lease(t, p, 45)
+		c.advance(100 * time.Millisecond)
+		if g := c.lease(t, p, 1); g.n != 0 {
+			t.Fatal("the window should be used up")
+		}
+		if g := c.lease(t, p, 100, unused{g.now, 7}); g.n != 7 {
+			t.Errorf("granted %d, want the 7 given back", g.n)
+		}
+		if g := c.lease(t, p, 100, unused{old.now, 7}); g.n != 0 {
+			t.Errorf("granted %d for a return that is too old", g.n)
+		}
+	})
+}
+
+// Ads take everything they find; a login code is next all the same, and while
+// codes keep coming within the reserve, ads wait.
+func TestReserveGoesFirst(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := shipped()
+		ad, auth := l.messagePlan("ad"), l.messagePlan("auth")
+		c.lease(t, ad, 1)
+		c.advance(sec)
+		c.drain(t, ad, sec)
+		for c.lease(t, ad, 10).n > 0 { // all there is, now
+		}
+		g := c.lease(t, auth, 1)
+		if delay := time.Duration(g.delay) * time.Microsecond; g.n != 1 || delay > aheadWithin {
+			t.Fatalf("granted %d after %v, want 1 within %v", g.n, delay, aheadWithin)
+		}
+		// Codes up to the reserve take the next slots ahead of everyone.
+		got := g.n
+		for range 10 {
+			g := c.lease(t, auth, 20)
+			if got += g.n; g.n == 0 {
+				break
+			}
+		}
+		if g := c.lease(t, ad, 1); g.n != 0 {
+			t.Errorf("an ad was granted %d before the codes", g.n)
+		}
+		if got < 4 {
+			t.Errorf("codes were granted %d slots ahead, want all up to %v", got, aheadWithin)
+		}
+		// Within 100 ms more, the reserve of one second has been served.
+		for range 10 {
+			c.advance(10 * time.Millisecond)
+			got += c.lease(t, auth, 20-got).n
+		}
+		if got != 20 {
+			t.Errorf("%d of 20 reserved codes after 100 ms", got)
+		}
+		// What codes do not want is anyone's.
+		c.advance(sec)
+		if n := c.drain(t, ad, 11*sec); n < 1990 {
+			t.Errorf("ads got %d of 2000 while nobody else wanted any", n)
+		}
+	})
+}
+
+// Beyond its reserve a stream still goes before those that have none, but not
+// before another's reserve.
+func TestBorrowing(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := Limits{Open: 9, Messages: []Window{{200, sec}}, Streams: map[string]Share{
+			"auth": {Reserve: []Window{{20, sec}}}, "normal": {Reserve: []Window{{20, sec}}},
+		}}
+		auth, normal, ad := l.messagePlan("auth"), l.messagePlan("normal"), l.messagePlan("ad")
+		c.lease(t, ad, 1)
+		c.advance(sec)
+		got := map[string]int{}
+		for range 100 {
+			got["ad"] += c.lease(t, ad, 10).n
+			got["normal"] += c.lease(t, normal, 10).n
+			got["auth"] += c.lease(t, auth, 10).n
+			c.advance(11 * time.Millisecond)
+		}
+		if got["ad"] > 10 || got["auth"] < 20 || got["normal"] < 20 {
+			t.Errorf("got %v; want each reserve served, and no ad but at the start", got)
+		}
+	})
+}
+
+// Ads cannot eat the day's login codes; codes may go on beyond their reserve.
+func TestReserveOfTheDay(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := Limits{Open: 9, Messages: []Window{{100, day}}, Streams: map[string]Share{
+			"auth": {Reserve: []Window{{30, day}}},
+		}}
+		ad, auth := l.messagePlan("ad"), l.messagePlan("auth")
+		if g := c.lease(t, ad, 200); g.n != 70 {
+			t.Errorf("ads got %d, want 70", g.n)
+		}
+		if g := c.lease(t, auth, 10); g.n != 10 {
+			t.Errorf("codes got %d, want 10", g.n)
+		}
+		if g := c.lease(t, ad, 200); g.n != 0 {
+			t.Errorf("ads got %d of the reserve that is left", g.n)
+		}
+		if g := c.lease(t, auth, 200); g.n != 20 {
+			t.Errorf("codes got %d, want the other 20", g.n)
+		}
+	})
+}
+
+// A reserve whose window is no limit's is kept free in the longer limits too.
+func TestReserveOfItsOwnWindow(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := Limits{Open: 9, Messages: []Window{{240, day}}, Streams: map[string]Share{
+			"auth": {Reserve: []Window{{5, hour}}},
+		}}
+		if g := c.lease(t, l.messagePlan("ad"), 1000); g.n != 120 {
+			t.Errorf("ads got %d, want what 24 times 5 leave", g.n)
+		}
+		// Within the hour's reserve first, then beyond it.
+		auth := l.messagePlan("auth")
+		if g := c.lease(t, auth, 1000); g.n != 5 {
+			t.Errorf("codes got %d within the reserve, want 5", g.n)
+		}
+		if g := c.lease(t, auth, 1000); g.n != 115 {
+			t.Errorf("codes got %d beyond it, want 115", g.n)
+		}
+	})
+}
+
+// Redis's clock set back, or a replica that is behind, gives no second budget
+// and blocks nothing for long; leases do not lapse sooner or later by it.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := Limits{Open: 9, New: []Window{{3, time.Minute}}, Messages: []Window{{200, sec}}}
+		ad, conn := l.messagePlan("ad"), l.connectPlan("ad")
+		c.lease(t, ad, 1)
+		for i := range 3 {
+			if g, err := c.connect(t.Context(), conn, fmt.Sprintf("ad:o:%d", i), 10*sec); err != nil || g.n != 1 {
+				t.Fatal(g, err)
+			}
+		}
+		c.advance(-5 * time.Minute)
+		if g, _ := c.connect(t.Context(), conn, "ad:o:4", 10*sec); g.n != 0 {
+			t.Error("a fourth connection in the window")
+		}
+		if n := c.drain(t, ad, 11*sec); n < 1980 || n > 2020 {
+			t.Errorf("%d messages in ten windows after the clock was set back, want 2000", n)
+		}
+		if u, _ := c.usage(t.Context(), nil); len(u.leases) != 0 {
+			t.Errorf("%d leases after their time", len(u.leases))
+		}
+	})
+}
+
+// Memory and the Lua scripts give the same answer to the same calls, whatever
+// these are.
+func TestMemoryIsRedis(t *testing.T) {
+	t.Parallel()
+	c, server := clockedMiniredis(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		server.FlushAll()
+		c.now = epoch()
+		server.SetTime(c.now)
+		mem := clockedMemory()
+		l := drawLimits(rt)
+		var last grant
+		rt.Repeat(map[string]func(*rapid.T){
+			"advance": func(rt *rapid.T) {
+				d := time.Duration(rapid.Int64Range(-1000, 200_000).Draw(rt, "µs")) * time.Microsecond
+				if rapid.IntRange(0, 9).Draw(rt, "far") == 0 {
+					d *= 10_000
+				}
+				c.advance(d)
+				mem.advance(d)
+			},
+			"messages": func(rt *rapid.T) {
+				p := l.messagePlan(drawStream(rt))
+				n := rapid.IntRange(0, 40).Draw(rt, "n")
+				var back []unused
+				if rapid.Bool().Draw(rt, "back") {
+					back = []unused{{last.now, rapid.IntRange(0, last.n).Draw(rt, "unused")}}
+				}
+				last = same(rt, c, mem, func(s store) (grant, error) { return s.messages(t.Context(), p, n, back) })
+			},
+			"connect": func(rt *rapid.T) {
+				p, name := l.connectPlan(drawStream(rt)), drawLease(rt)
+				same(rt, c, mem, func(s store) (grant, error) { return s.connect(t.Context(), p, name, sec) })
+			},
+			"renew": func(rt *rapid.T) {
+				p, names := l.connectPlan(""), []string{drawLease(rt), drawLease(rt)}
+				same(rt, c, mem, func(s store) ([]bool, error) { return s.renew(t.Context(), p, names, sec) })
+			},
+			"release": func(rt *rapid.T) {
+				names := []string{drawLease(rt), drawLease(rt)}
+				same(rt, c, mem, func(s store) (any, error) { return nil, s.release(t.Context(), names) })
+			},
+			"release owner": func(rt *rapid.T) {
+				same(rt, c, mem, func(s store) (int, error) { return s.releaseOwner(t.Context(), "o1") })
+			},
+			"charge": func(rt *rapid.T) {
+				k := charge{newCounter("c", "", time.Minute, true), rapid.IntRange(0, 9).Draw(rt, "n"), rapid.Bool().Draw(rt, "fill")}
+				same(rt, c, mem, func(s store) (any, error) {
+					return nil, s.charge(t.Context(), []string{"t:1000000"}, []charge{k})
+				})
+			},
+			"": func(rt *rapid.T) {
+				cs := l.messagePlan("auth").counters
+				same(rt, c, mem, func(s store) (usage, error) { return s.usage(t.Context(), cs) })
+			},
+		})
+	})
+}
+
+func same[T any](rt *rapid.T, lua, mem store, f func(store) (T, error)) T {
+	rt.Helper()
+	got, err1 := f(lua)
+	want, err2 := f(mem)
+	if err1 != nil || err2 != nil {
+		rt.Fatal(err1, err2)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, usage{}, leaseLeft{}), cmpopts.EquateEmpty(),
+		cmpopts.SortSlices(func(a, b leaseLeft) bool { return a.name < b.name })); diff != "" {
+		rt.Fatalf("memory (-) and Lua (+) differ:\n%s", diff)
+	}
+	return got
+}
+
+func drawStream(rt *rapid.T) string {
+	return rapid.SampledFrom([]string{"auth", "normal", "ad"}).Draw(rt, "stream")
+}
+
+func drawLease(rt *rapid.T) string {
+	return leaseName(drawStream(rt), rapid.SampledFrom([]string{"o1", "o2"}).Draw(rt, "owner"),
+		rapid.SampledFrom([]string{"1", "2", "3"}).Draw(rt, "number"))
+}
+
+func drawLimits(rt *rapid.T) Limits {
+	l := Limits{Open: rapid.IntRange(4, 8).Draw(rt, "open"), Streams: map[string]Share{
+		"auth":   {Reserve: []Window{{2, sec}, {9, hour}}, Connections: 2},
+		"normal": {Reserve: []Window{{3, 10 * sec}, {10, hour}}, Connections: rapid.IntRange(0, 1).Draw(rt, "kept")},
+	}}
+	all := []Window{{rapid.IntRange(20, 200).Draw(rt, "1s"), sec}, {700, 10 * sec}, {rapid.IntRange(40, 400).Draw(rt, "1h"), hour}}
+	for _, w := range all {
+		if rapid.Bool().Draw(rt, "has") {
+			l.Messages = append(l.Messages, w)
+		}
+	}
+	if rapid.Bool().Draw(rt, "new") {
+		l.New = []Window{{6, 2 * sec}, {15, time.Minute}}
+	}
+	if err := l.Validate(); err != nil {
+		rt.Fatal(err)
+	}
+	return l
+}
+
+// Every script and command uses keys of one slot only.
+func TestKeysShareASlot(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	c := client(t, &redis.Options{Addr: miniredis.RunT(t).Addr()})
+	c.AddHook(keyHook(func(keys []string) {
+		for _, k := range keys {
+			seen[k] = true
+		}
+	}))
+	s := newRedisStore(c, "pre", "acc 1")
+	l := shipped()
+	ctx := t.Context()
+	for _, stream := range []string{"auth", "ad"} {
+		if _, err := s.messages(ctx, l.messagePlan(stream), 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.connect(ctx, l.connectPlan(stream), stream+":o:1", sec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err1 := s.renew(ctx, l.connectPlan(""), []string{"ad:o:1"}, sec)
+	_, err2 := s.releaseOwner(ctx, "o")
+	_, err3 := s.usage(ctx, l.messagePlan("auth").counters)
+	err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan("ad").counters[0], 1, true}})
+	if err := cmp.Diff([]error{nil, nil, nil, nil}, []error{err1, err2, err3, err4}, cmpopts.EquateErrors()); err != "" {
+		t.Fatal(err)
+	}
+	if err := s.release(ctx, []string{"ad:o:1"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) < 8 {
+		t.Fatalf("saw only %d keys: %v", len(seen), seen)
+	}
+	want := hashSlot("b:acc 1")
+	for k := range seen {
+		if got := hashSlot(hashTag(k)); got != want {
+			t.Errorf("key %q is in slot %d, want %d", k, got, want)
+		}
+	}
+	// And the scripts touch no key that they did not declare.
+	for _, k := range c.Keys(ctx, "*").Val() {
+		if !seen[k] {
+			t.Errorf("key %q was written and never declared", k)
+		}
+	}
+}
+
+type keyHook func(keys []string)
+
+func (h keyHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h keyHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h keyHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		args := cmd.Args()
+		switch cmd.Name() {
+		case "eval", "evalsha":
+			n := args[2].(int)
+			for _, k := range args[3 : 3+n] {
+				h([]string{k.(string)})
+			}
+		case "zrem":
+			h([]string{args[1].(string)})
+		}
+		return next(ctx, cmd)
+	}
+}

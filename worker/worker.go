@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sluicemail/sluice/internal/mail"
+	"github.com/sluicemail/sluice/internal/queue"
+	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/throttle"
+)
+
+// Config is what a worker needs to know.
+type Config struct {
+	Queue   *queue.Queue
+	Streams map[mail.Stream]Stream
+	// Budget makes this incarnation's share of the fleet's budget; owner is its nonce.
+	Budget func(owner string) (*throttle.Budget, error)
+	// PerConnection bounds a connection's use.
+	PerConnection smtp.Limits
+	// Blocks is how many blocks of a stream are worked on at once; 0 = default.
+	Blocks int
+	Log    *slog.Logger
+}
+
+// Stream is how one stream is sent.
+type Stream struct {
+	Dial  smtp.DialConfig // with the stream's own login
+	Max   int             // most connections
+	Warm  int             // connections kept open when idle
+	TTL   time.Duration   // age at which an unsent mail expires; 0 = never
+	Retry Retry
+	// Resend says that a recipient whose outcome is unknown is sent to again.
+	Resend bool
+	// Login is the fingerprint of the credentials.
+	Login string
+}
+
+// Run works until ctx ends, then drains: no new MAIL, open dots awaited, outcomes
+// stored, claims given back, QUIT. When force ends as well it leaves at once.
+func Run(ctx, force context.Context, c Config) error {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for {
+		err := c.incarnation(ctx, force)
+		if !errors.Is(err, queue.ErrFenced) || ctx.Err() != nil {
+			return err
+		}
+		c.Log.Warn("joining again under a new name", "err", err)
+	}
+}
+
+// incarnation works as one member of the ledger, until ctx ends or it is fenced.
+func (c Config) incarnation(ctx, force context.Context) (err error) {
+	var budget *throttle.Budget
+	m, err := c.Queue.Join(ctx, queue.Hooks{
+		TakenOver: func(ctx context.Context, nonce string) {
+			if err := budget.ReleaseOwner(ctx, nonce); err != nil {
+				c.Log.Warn("connection leases of a dead worker not given back, they lapse by themselves", "err", err)
+			}
+		},
+		Restarted: func(ctx context.Context) {
+			if err := budget.AssumeFull(ctx); err != nil {
+				c.Log.Warn("budget after redis restarted", "err", err)
+			}
+		},
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before there was anything to stop
+		}
+		return fmt.Errorf("join: %w", err)
+	}
+	if budget, err = c.Budget(m.Nonce()); err != nil {
+		return errors.Join(fmt.Errorf("budget: %w", err), m.Leave(context.WithoutCancel(ctx)))
+	}
+	c.Log.Info("worker joined", "worker", m.Nonce())
+
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	stop, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(force, end)()
+	var keep sync.WaitGroup
+	keep.Go(func() {
+		if m.Run(ctx, stop) != nil {
+			leave()
+		}
+	})
+	keep.Go(func() { _ = budget.Run(stop) }) // ends with stop, by its contract without error
+	go leaveWhenFenced(ctx, m, leave)
+
+	var lanes sync.WaitGroup
+	for s, sc := range c.Streams {
+		l := newLane(c, s, sc, m, budget)
+		lanes.Go(func() { l.run(ctx, stop) })
+	}
+	lanes.Wait()
+	end()
+	keep.Wait()
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := m.Leave(bye); err != nil {
+		c.Log.Warn("could not sign off; others will find out", "err", err)
+	}
+	return m.Err()
+}
+
+// leaveWhenFenced ends the incarnation once the member is declared dead.
+func leaveWhenFenced(ctx context.Context, m *queue.Member, leave func()) {
+	for ctx.Err() == nil {
+		changed := m.Failed()
+		if m.Err() != nil {
+			leave()
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
