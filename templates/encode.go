@@ -130,19 +130,30 @@ func choose(doc []byte, allowEightBit bool) encoding {
 	return base64Encoding
 }
 
-// fitsEightBit reports whether a document with CRLF line ends can leave as it
-// is: lines of at most 998 octets, and nothing in it that could be taken for one
-// of our boundaries.
-func fitsEightBit(doc []byte) bool {
-	if bytes.Contains(doc, []byte(boundaryPrefix)) {
-		return false
-	}
+// fitsEightBit reports whether a document with CRLF line ends can leave as it is.
+func fitsEightBit(doc []byte) bool { return longestLine(doc) <= maxLine && !holdsBoundary(doc) }
+
+func longestLine(doc []byte) int {
+	longest := 0
 	for len(doc) > 0 {
 		line, rest, _ := bytes.Cut(doc, []byte("\r\n"))
-		if len(line) > maxLine {
-			return false
-		}
+		longest = max(longest, len(line))
 		doc = rest
 	}
-	return true
+	return longest
+}
+
+// holdsBoundary reports whether a reader could take part of doc for one of our
+// boundaries. It looks for the last character of their prefix, the rarest in HTML.
+func holdsBoundary(doc []byte) bool {
+	for {
+		i := bytes.IndexByte(doc, boundaryPrefix[len(boundaryPrefix)-1])
+		if i < 0 {
+			return false
+		}
+		if bytes.HasSuffix(doc[:i+1], []byte(boundaryPrefix)) {
+			return true
+		}
+		doc = doc[i+1:]
+	}
 }

@@ -23,6 +23,8 @@ type encoded struct {
 	encoding encoding
 	literals []literal
 	places   []place
+	size     int // octets of all literals
+	longest  int // octets of the longest line, values left out
 }
 
 type literal struct {
@@ -45,7 +47,8 @@ func newFast(p *Program, pl *plan) *fast {
 }
 
 func newEncoded(o outline, e encoding) encoded {
-	enc := encoded{encoding: e, places: o.places}
+	fixed := appendCRLF(nil, bytes.Join(o.literals, nil))
+	enc := encoded{encoding: e, places: o.places, size: len(fixed), longest: longestLine(fixed)}
 	for i, raw := range o.literals {
 		l := literal{raw: appendCRLF(nil, raw)}
 		last := i == len(o.literals)-1
@@ -99,6 +102,15 @@ func (e *encoded) append(dst []byte, email string, s *scratch) []byte {
 	return dst
 }
 
+// fits reports whether a rendered document can leave as 8bit, if it is to. Values
+// that could not fill up any line cost no look at the lines.
+func (e *encoded) fits(doc []byte) bool {
+	if e.encoding != eightBit {
+		return true
+	}
+	return !holdsBoundary(doc) && (e.longest+len(doc)-e.size <= maxLine || longestLine(doc) <= maxLine)
+}
+
 // append appends a place's value with CRLF line ends.
 func (pc place) append(dst []byte, email string, values []string) []byte {
 	start := len(dst)
@@ -137,14 +149,14 @@ func (f *fast) render(dst []byte, p *Program, r *Recipient, s *scratch) (out []b
 	dst = append(dst, p.frame.before...)
 	at := len(dst)
 	dst = f.text.append(dst, r.Email, s)
-	if f.text.encoding == eightBit && !fitsEightBit(dst[at:]) {
+	if !f.text.fits(dst[at:]) {
 		return dst[:start], false, nil
 	}
 	if p.tmpl.html != nil {
 		dst = append(dst, p.frame.between...)
 		at = len(dst)
 		dst = f.html.append(dst, r.Email, s)
-		if f.html.encoding == eightBit && !fitsEightBit(dst[at:]) {
+		if !f.html.fits(dst[at:]) {
 			return dst[:start], false, nil
 		}
 	}

@@ -112,7 +112,7 @@ func (w observer) identify(pl *plan) error {
 		}
 	}
 	for i := range max(len(hostileValues), len(hostileAddresses)) {
-		email, values := w.hostile(i, 0)
+		email, values := w.hostile(i)
 		docs, err := w.p.execute(email, values)
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ func narrow(o *outline, sets [][]escape, doc []byte, email string, values []stri
 // verify compares the plan with the templates on mixed values, plain ones first.
 func (w observer) verify(pl *plan) error {
 	for shift := range 2 * len(hostileValues) {
-		email, values := w.hostile(shift, 1)
+		email, values := w.hostile(shift)
 		docs, err := w.p.execute(email, values)
 		if err != nil {
 			return err
@@ -171,11 +171,12 @@ func (w observer) verify(pl *plan) error {
 	return nil
 }
 
-// hostile returns the nth set of values; step makes columns differ.
-func (w observer) hostile(n, step int) (email string, values []string) {
+// hostile returns the nth set of values, columns next to each other never alike;
+// each round combines them differently.
+func (w observer) hostile(n int) (email string, values []string) {
 	values = make([]string, len(w.p.columns))
 	for i := range values {
-		values[i] = hostileValues[(n+i*step)%len(hostileValues)]
+		values[i] = hostileValues[(n+i*(1+n/len(hostileValues)))%len(hostileValues)]
 		if w.p.limits[i].header {
 			// Such a value is refused before it gets anywhere near.
 			values[i] = strings.Map(func(r rune) rune {

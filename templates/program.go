@@ -146,8 +146,8 @@ func (l limit) check(name, value string) (string, error) {
 		return "", &VariableError{name, "empty, and the template shows it"}
 	case l.header && hasControl(value):
 		return "", &VariableError{name, "contains a line break or another control character, which cannot stand in a header"}
-	case l.url && strings.ContainsAny(value, " <>,\"\\"):
-		return "", &VariableError{name, "contains a character that would end the URL in a List- header"}
+	case l.url && (!ascii(value) || strings.ContainsAny(value, " <>,\"\\")):
+		return "", &VariableError{name, "contains a character that cannot stand in the URL of a List- header"}
 	}
 	return value, nil
 }

@@ -112,11 +112,8 @@ func (t *textWriter) close(n *html.Node) {
 	switch n.DataAtom {
 	case atom.A:
 		href := strings.TrimSpace(attr(n, "href"))
-		// A bare #anchor leads nowhere in a mail; ##KEY## is one that the relay fills in.
-		if href == "" || strings.HasPrefix(href, "#") && !strings.HasPrefix(href, "##") {
-			return
-		}
-		if shown := strings.TrimSpace(contentOf(n)); shown != href && "mailto:"+shown != href {
+		shown := strings.TrimSpace(contentOf(n))
+		if href != "" && shown != href && "mailto:"+shown != href {
 			t.text(" (" + href + ")")
 		}
 	case atom.Pre:

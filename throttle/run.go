@@ -12,7 +12,7 @@ const (
 	callFor    = 2 * time.Second        // longest call to the store
 	gap        = 20 * time.Millisecond  // between two leases when there is not enough
 	unknownGap = 100 * time.Millisecond // when it is not known how long there will be none
-	longestGap = time.Second            // what is given back or changed is seen after that
+	longestGap = 200 * time.Millisecond // what others give back is seen after that
 	firstPause = 50 * time.Millisecond  // after an error
 	mostPause  = 2 * time.Second
 )

@@ -42,6 +42,7 @@ type feed struct {
 	mu      sync.Mutex
 	works   []*work
 	stopped bool
+	last    string        // campaign of the work added or asked for last
 	wake    chan struct{} // closed and replaced when work arrives
 }
 
@@ -80,6 +81,7 @@ func (f *feed) add(c *queue.Claim, p *templates.Program) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w.stopped = f.stopped
+	f.last = c.Campaign.ID
 	f.works = append(f.works, w)
 	f.finish(w)
 	close(f.wake)
@@ -238,6 +240,16 @@ func (f *feed) render(w *work, i int) (*sending, error) {
 	*buf = content
 	t.msg = smtp.Message{From: c.Campaign.From, To: c.Block.Emails[i], Content: content}
 	return t, nil
+}
+
+// next is the campaign whose mail is sent next, or was last; "" before the first.
+func (f *feed) next() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.works) > 0 {
+		f.last = f.works[0].claim.Campaign.ID
+	}
+	return f.last
 }
 
 // back notes that a taken recipient is done with.

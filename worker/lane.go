@@ -29,6 +29,7 @@ type lane struct {
 
 	mu       sync.Mutex
 	programs map[string]*templates.Program // of the campaigns being sent, by id
+	opened   map[string]int                // connections opened and not yet counted, by campaign
 	handlers sync.WaitGroup
 	draining bool // no handler may begin any more
 }
@@ -37,6 +38,7 @@ func newLane(c Config, s mail.Stream, sc Stream, m *queue.Member, b *throttle.Bu
 	l := &lane{
 		conf: c, stream: s, sc: sc, member: m, budget: b, log: c.Log.With("stream", string(s)),
 		refused: make(chan smtp.Reply, 1), programs: map[string]*templates.Program{},
+		opened: map[string]int{},
 	}
 	l.feed = newFeed(s, sc, m, b, func(r smtp.Reply) {
 		select {
@@ -87,6 +89,7 @@ func (l *lane) run(ctx, stop context.Context) {
 	drain()
 	l.handlers.Wait()
 	pumping.Wait()
+	l.countConnections(stop)
 	if err := jobs.Close(); err != nil {
 		l.log.Debug("closing the job server", "err", err)
 	}
@@ -117,7 +120,7 @@ func (l *lane) pool(ctx, stop context.Context) error {
 		}
 	}()
 	told := ""
-	p := smtp.NewPool(smtp.PoolConfig{
+	p, err := smtp.NewPool(smtp.PoolConfig{
 		Dial: func(ctx context.Context) (*smtp.Conn, error) { return smtp.Dial(ctx, l.sc.Dial) },
 		Admit: func(ctx context.Context) (smtp.Lease, error) {
 			lease, err := l.budget.Connect(ctx, string(l.stream))
@@ -129,21 +132,52 @@ func (l *lane) pool(ctx, stop context.Context) error {
 		Source: l.feed, Max: l.sc.Max, Warm: l.sc.Warm, PerConnection: l.conf.PerConnection,
 		OnDial: func(err error) {
 			switch {
-			case err == nil && told != "":
-				l.log.Info("the relay takes connections again")
-				told = ""
-			case err != nil && err.Error() != told:
+			case err == nil:
+				l.connected()
+				if told != "" {
+					l.log.Info("the relay takes connections again")
+					told = ""
+				}
+			case err.Error() != told:
 				told = err.Error()
 				l.log.Error("no connection to the relay; mail waits", "err", err)
 			}
 		},
 		Log: l.log,
 	})
-	err := p.Run(ctx, stop)
+	if err != nil {
+		return err
+	}
+	err = p.Run(ctx, stop)
 	if cause := context.Cause(ctx); err == nil && errors.Is(cause, smtp.ErrLogin) {
 		return cause
 	}
 	return err
+}
+
+// connected notes a connection for the campaign whose mail is next.
+func (l *lane) connected() {
+	if campaign := l.feed.next(); campaign != "" {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.opened[campaign]++
+	}
+}
+
+// countConnections writes what connected noted. What cannot be written now is
+// written at the next turn.
+func (l *lane) countConnections(ctx context.Context) {
+	l.mu.Lock()
+	opened := l.opened
+	l.opened = map[string]int{}
+	l.mu.Unlock()
+	for campaign, n := range opened {
+		if err := l.conf.Queue.CountConnections(ctx, campaign, n); err != nil {
+			l.mu.Lock()
+			l.opened[campaign] += n
+			l.mu.Unlock()
+		}
+	}
 }
 
 // hold stops the stream for everyone: the relay does not take the login.
@@ -173,6 +207,7 @@ func (l *lane) pumpLoop(ctx context.Context) {
 	tick := time.NewTicker(pumpEvery)
 	defer tick.Stop()
 	for {
+		l.countConnections(ctx)
 		l.pump(ctx)
 		select {
 		case <-ctx.Done():

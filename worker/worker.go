@@ -60,7 +60,7 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 	var budget *throttle.Budget
 	m, err := c.Queue.Join(ctx, queue.Hooks{
 		TakenOver: func(ctx context.Context, nonce string) {
-			if err := budget.ReleaseOwner(ctx, nonce); err != nil {
+			if _, err := budget.ReleaseOwner(ctx, nonce); err != nil {
 				c.Log.Warn("connection leases of a dead worker not given back, they lapse by themselves", "err", err)
 			}
 		},

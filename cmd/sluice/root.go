@@ -75,6 +75,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sluice",
 		Short:         "Queue-backed bulk mail through an SMTP relay, every recipient accounted for",
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -86,9 +88,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.configFile, "config", "", "configuration `FILE` (default sluice.yaml in the working directory, else built-in defaults)")
 	f.StringVar(&a.logFormat, "log-format", "text", "log `FORMAT`: text or json")
 	f.StringVar(&a.logLevel, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
-	root.AddCommand(a.configCommand())
-	root.AddCommand(a.versionCommand())
-	root.AddCommand(a.relayCommand())
-	root.AddCommand(a.templateCommand())
+	root.AddCommand(a.demoCommand(), a.sendCommand(), a.workerCommand(), a.campaignCommand())
+	root.AddCommand(a.templateCommand(), a.relayCommand(), a.configCommand(), a.versionCommand())
 	return root
 }

@@ -171,7 +171,7 @@ func (r *Reader) decideCharset() error {
 			utf++
 		}
 	}
-	if utf == len(lines) {
+	if utf == len(lines) && !anyOddLatin(lines) {
 		r.charset = namedCharset("utf-8")
 		return nil
 	}
@@ -184,14 +184,26 @@ func (r *Reader) decideCharset() error {
 		}
 	}
 	switch {
+	case (cp == len(lines) || cp > utf) && share.plausible():
+		r.charset = korean.charset
 	case utf > 0 && utf >= cp:
 		r.charset = namedCharset("utf-8")
-	case cp > 0 && share.plausible():
-		r.charset = korean.charset
 	default:
 		return r.unknownCharset()
 	}
 	return nil
+}
+
+// anyOddLatin reports whether there is a letter in lines that no list of names has.
+// A few Korean syllables are valid UTF-8 by themselves, and come out as those: a
+// list with 홍 in it, and no other name, would read ȫ.
+func anyOddLatin(lines []string) bool {
+	for _, line := range lines {
+		if strings.IndexFunc(line, func(c rune) bool { return c >= 0x1e0 && c < 0x240 }) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // foreignLines returns the whole lines of the window that are not ASCII.

@@ -79,6 +79,17 @@ func TestDamagedText(t *testing.T) {
 	})
 }
 
+// Both are valid both ways; what is a plausible text decides.
+func TestTextThatIsBoth(t *testing.T) {
+	t.Parallel()
+	runReadCases(t, map[string]readCase{
+		"Korean":             {text: "email,name\na@b.co,\xc8\xab\n", want: []string{"2 a@b.co|홍"}},
+		"German":             {text: "email,name\na@b.co,M\xc3\xbcller\n", want: []string{"2 a@b.co|Müller"}},
+		"Korean in UTF-8":    {text: "email,name\na@b.co,홍\n", want: []string{"2 a@b.co|홍"}},
+		"odd, but not CP949": {text: "email,name\na@b.co,ȫ ș\n", want: []string{"2 a@b.co|ȫ ș"}},
+	})
+}
+
 func TestKoreanOnTheSecondLineOfARow(t *testing.T) {
 	t.Parallel()
 	runReadCases(t, map[string]readCase{

@@ -100,7 +100,8 @@ func (r *Reader) quotedRecord() (rec record, again bool, err error) {
 	raw := in.text[in.pos:end]
 	rec = record{line: in.line, last: in.line + strings.Count(raw, "\n"), marks: marksOf(strings.TrimSuffix(raw, "\r"))}
 	if rec.marks&high != 0 && r.charset == nil {
-		return rec, true, r.decideCharset()
+		err := r.decideCharset()
+		return rec, err == nil, err
 	}
 	in.advance(end, rec.last-rec.line+1)
 	return rec, false, r.decodeFields(rec)

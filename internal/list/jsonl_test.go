@@ -36,7 +36,7 @@ func TestBrokenJSON(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
 		`{"email":"a@b.co",}`, `{"email":"a@b.co","name":01}`, `{"email":"a@b.co","name":1x}`, `{"email":"a@b.co","name":"\x"}`,
-		`{"email":"a@b.co" "name":"Kim"}`, `{"email":"a@b.co","name":'Kim'}`, `{email:"a@b.co"}`, `{"email":"a@b.co","name":tru}`,
+		`{"email":"a@b.co" "name":"Kim"}`, `{"email":"a@b.co","name":'Kim'}`, `{email:"a@b.co"}`, `{"email" "a@b.co"}`, `{"email":"a@b.co`, `{"email":"a@b.co","name":tru}`,
 		"{\"email\":\"a@b.co\",\"name\":\"K\tim\"}",
 	} {
 		got := read(strings.NewReader(line+"\n"+`{"email":"c@d.co","name":"Lee"}`), Options{Name: "x.jsonl", Columns: []string{"name"}})

@@ -18,6 +18,7 @@ type Connection struct {
 	Master             string   // sentinel: name of the monitored master; "" = single server
 	DB                 int
 	Username, Password string
+	SentinelUsername   string
 	SentinelPassword   string
 	TLS                *tls.Config // nil = no TLS
 }
@@ -115,6 +116,10 @@ func (q *Queue) Wait(ctx context.Context) error {
 	}
 }
 
+// Client makes a client of its own for a part of the program that keeps other data
+// in the same Redis, such as the budget. The caller closes it.
+func (c Connection) Client() *redis.Client { return c.client(clientOptions{}) }
+
 // clientOptions are what differs between the program's Redis clients.
 type clientOptions struct {
 	poolSize  int
@@ -129,7 +134,7 @@ func (c Connection) client(o clientOptions) *redis.Client {
 	var rdb *redis.Client
 	if c.Master != "" {
 		rdb = redis.NewFailoverClient(&redis.FailoverOptions{
-			MasterName: c.Master, SentinelAddrs: c.Addrs, SentinelPassword: c.SentinelPassword,
+			MasterName: c.Master, SentinelAddrs: c.Addrs, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
 			DB: c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			ContextTimeoutEnabled: true, PoolSize: o.poolSize, MaxRetries: o.retries, OnConnect: o.onConnect,
 			ReadTimeout: callTimeout, WriteTimeout: callTimeout,

@@ -17,6 +17,9 @@ import (
 type tally struct {
 	outcomes [mail.NumOutcomes]int
 	resent   int
+	// Of a whole campaign only:
+	connections int
+	updated     time.Time
 }
 
 func count(st []Standing) (t tally) {
@@ -34,7 +37,20 @@ func counted() []mail.Outcome {
 	return []mail.Outcome{mail.Deferred, mail.Accepted, mail.Rejected, mail.Unknown, mail.Expired, mail.Cancelled}
 }
 
-const resentField = "resent"
+// Fields of a campaign's totals beside the outcomes.
+const (
+	resentField      = "resent"
+	connectionsField = "connections"
+	updatedField     = "updated" // ms: when a block was last settled; written by settle.lua
+)
+
+// CountConnections notes that n connections were opened for a campaign's mail.
+func (q *Queue) CountConnections(ctx context.Context, campaign string, n int) error {
+	if err := q.rdb.HIncrBy(ctx, q.keys.totals(campaign), connectionsField, int64(n)).Err(); err != nil {
+		return q.unreachable(err)
+	}
+	return nil
+}
 
 // String is how a block's share of the totals is stored; "" for a block nothing is
 // known of.
@@ -89,6 +105,23 @@ type Summary struct {
 	// Settled says that no recipient has anything ahead of it: no one is pending or
 	// deferred, and no unknown one will be sent again.
 	Settled bool
+	// ConnectionsOpened counts the connections that were opened while mail of this
+	// campaign was the next to be sent.
+	ConnectionsOpened int
+
+	opened, updated time.Time
+}
+
+// Took is how long the campaign has been under way, up to its last outcome once it
+// is settled.
+func (s *Summary) Took(now time.Time) time.Duration {
+	if s.opened.IsZero() || now.Before(s.opened) {
+		return 0
+	}
+	if s.Settled && s.updated.After(s.opened) {
+		now = s.updated
+	}
+	return now.Sub(s.opened)
 }
 
 // Count returns the number of recipients with outcome o.
@@ -131,6 +164,10 @@ func (q *Queue) Summary(ctx context.Context, c *Campaign, resend bool) (*Summary
 		return nil, err
 	}
 	s.Outcomes, s.Resent = t.outcomes, t.resent
+	s.ConnectionsOpened, s.opened, s.updated = t.connections, c.Created, t.updated
+	if c.Start.After(s.opened) {
+		s.opened = c.Start
+	}
 	s.Outcomes[mail.Invalid], s.Outcomes[mail.Duplicate], s.Outcomes[mail.Suppressed] = c.Counts.Invalid, c.Counts.Duplicate, c.Counts.Suppressed
 	s.Outcomes[mail.Pending] = 0
 	left := c.Counts.Recipients
@@ -172,6 +209,10 @@ func (q *Queue) tally(ctx context.Context, c *Campaign) (tally, error) {
 		t.outcomes[o], _ = strconv.Atoi(totals.Val()[o.String()])
 	}
 	t.resent, _ = strconv.Atoi(totals.Val()[resentField])
+	t.connections, _ = strconv.Atoi(totals.Val()[connectionsField])
+	if ms, err := strconv.ParseInt(totals.Val()[updatedField], 10, 64); err == nil {
+		t.updated = time.UnixMilli(ms)
+	}
 	for _, p := range blocks {
 		st, err := q.codec.decodeState([]byte(p.state.Val()), p.size)
 		if err == nil {

@@ -32,6 +32,7 @@ func (c *conn) perform(at stageIndex, r *rule, text string) {
 		}
 	case Drop, AcceptDrop:
 		c.end()
+		c.abrupt = true
 	case Reset:
 		c.hangUp()
 	case Garbage:
@@ -126,7 +127,7 @@ func (c *conn) dribble(each time.Duration) {
 // hangUp ends the connection with a RST; what is pending is lost.
 func (c *conn) hangUp() {
 	c.end()
-	c.silent = true
+	c.silent, c.abrupt = true, true
 	c.out = c.out[:0]
 	if c.lag != nil {
 		c.lag.reset.Store(true)
@@ -144,7 +145,7 @@ func (c *conn) stall(at stageIndex, limit time.Duration) {
 	}
 	defer func() {
 		c.end()
-		c.silent = true
+		c.silent, c.abrupt = true, true
 	}()
 	if at == atBody {
 		c.server.pause(limit)

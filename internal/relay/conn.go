@@ -25,6 +25,7 @@ type conn struct {
 
 	closing  bool      // leave after what is in out
 	silent   bool      // leave without writing out
+	abrupt   bool      // leave without TLS's own end, as a crash does
 	gone     bool      // no longer counted as open
 	deadline time.Time // read deadline in force
 	turn     int64     // round trip that the current group came in
@@ -49,7 +50,7 @@ type conn struct {
 }
 
 func newConn(s *Server, w *wire, id int) *conn {
-	return &conn{server: s, wire: w, nc: w, id: id, stream: "normal", content: newContent(s.cfg.KeepContent)}
+	return &conn{server: s, wire: w, nc: w, id: id, stream: "normal", content: newContent(s.cfg)}
 }
 
 // serve talks to the client until either side ends it.
@@ -83,7 +84,13 @@ func (c *conn) finish() {
 		_ = c.flush() // the client may be gone; there is no one to tell
 	}
 	c.leave()
-	_ = c.nc.Close()
+	var nc io.Closer = c.nc
+	if c.abrupt && c.lag != nil {
+		nc = c.lag
+	} else if c.abrupt {
+		nc = c.wire
+	}
+	_ = nc.Close() // nobody is left to hear of it
 	if c.lag == nil {
 		c.server.forget(c.wire)
 	}

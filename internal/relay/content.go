@@ -13,6 +13,7 @@ const maxText = 998
 // Message-ID, and counts what RFC 5321 does not allow. It looks at every line once.
 type content struct {
 	keep bool // store it as well
+	skip bool // do not hash it
 	dots bool // DATA: a line with a single dot ends it; BDAT: no such thing
 
 	sum  hash.Hash
@@ -29,12 +30,14 @@ type content struct {
 	bareLF, bareCR, nul, long int64
 }
 
-func newContent(keep bool) *content { return &content{keep: keep, sum: sha256.New()} }
+func newContent(cfg Config) *content {
+	return &content{keep: cfg.KeepContent, skip: cfg.NoDigest, sum: sha256.New()}
+}
 
 // begin forgets the last message.
 func (d *content) begin(dots bool) {
 	d.sum.Reset()
-	*d = content{keep: d.keep, dots: dots, sum: d.sum, lineStart: true, header: true}
+	*d = content{keep: d.keep, skip: d.skip, dots: dots, sum: d.sum, lineStart: true, header: true}
 }
 
 // feed takes whole lines from b and returns how many bytes it used, and whether the line
@@ -137,7 +140,9 @@ func (d *content) write(b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	d.sum.Write(b)
+	if !d.skip {
+		d.sum.Write(b)
+	}
 	d.size += len(b)
 	if d.keep {
 		d.kept = append(d.kept, b...)

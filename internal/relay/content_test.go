@@ -41,7 +41,7 @@ func TestContent(t *testing.T) {
 				if len(tc.wire) > bufferSize && step < 1000 {
 					continue // slow, and shows nothing more
 				}
-				d := newContent(true)
+				d := newContent(Config{KeepContent: true})
 				d.begin(true)
 				left, ended := throughBuffer(d, tc.wire+tail, step)
 				if !ended || left != tail[:len(left)] || len(tc.wire)+len(tail)-len(left) < len(tc.wire) {

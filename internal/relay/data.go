@@ -42,7 +42,7 @@ func (c *conn) receive() {
 	for {
 		used, done := d.feed(c.in.buffered())
 		c.in.r += used
-		if rule != nil && d.size >= rule.Bytes {
+		if rule != nil && d.size >= max(1, rule.Bytes) {
 			c.perform(atBody, rule, c.text(rule, c.lastTo, ""))
 			rule = nil
 		}
@@ -172,7 +172,9 @@ func (c *conn) record(queueID string) error {
 	if len(c.to) > 1 {
 		a.To = strings.Join(c.to, " ")
 	}
-	d.sum.Sum(a.SHA256[:0])
+	if !d.skip {
+		d.sum.Sum(a.SHA256[:0])
+	}
 	if d.keep {
 		a.Content = bytes.Clone(d.kept)
 	}

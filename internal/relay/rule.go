@@ -17,7 +17,7 @@ const (
 	Reply Action = "reply"
 	// Close does as Reply does and closes the connection whatever the reply was.
 	Close Action = "close"
-	// Drop closes without a reply; earlier replies are sent.
+	// Drop closes without a reply, and without TLS's close_notify; earlier replies are sent.
 	Drop Action = "drop"
 	// Reset ends the connection with a TCP RST; earlier replies are lost.
 	Reset Action = "reset"
@@ -88,7 +88,7 @@ type Rule struct {
 	Every int
 	// Grouped holds for a command that came together with an earlier one.
 	Grouped bool
-	// Bytes, at stage body, is how much content must have come in.
+	// Bytes, at stage body, is how much content must have come in. Default 1.
 	Bytes int
 
 	// Reply is a reply code, usually an enhanced code, and text; \n starts another line.

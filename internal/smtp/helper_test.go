@@ -66,8 +66,16 @@ func (p *peer) expect(want string) {
 	b := make([]byte, len(want))
 	n, err := io.ReadFull(p, b)
 	if got := string(b[:n]); got != want {
-		p.t.Errorf("relay read %q, %v; want %q", got, err, want)
+		p.t.Errorf("relay read %q, %v; want %q", clip(got), err, clip(want))
 	}
+}
+
+// clip keeps a failure readable.
+func clip(s string) string {
+	if len(s) > 300 {
+		return s[:150] + "…" + s[len(s)-150:]
+	}
+	return s
 }
 
 func (p *peer) say(s string) { _, _ = io.WriteString(p, s) }
@@ -76,7 +84,7 @@ func (p *peer) say(s string) { _, _ = io.WriteString(p, s) }
 func (p *peer) quiet() {
 	p.t.Helper()
 	if b, _ := io.ReadAll(p); len(b) > 0 && string(b) != "QUIT\r\n" {
-		p.t.Errorf("relay read %q, want nothing more", b)
+		p.t.Errorf("relay read %q, want nothing more", clip(string(b)))
 	}
 }
 

@@ -48,7 +48,7 @@ type replyReader struct {
 	code       int    // code of the current reply, 0 before its first line
 	lines      int
 	enhanced   []byte
-	known      [16]string // recently seen texts, to be used again
+	known      [64]string // recently seen texts, to be used again
 }
 
 func newReplyReader(r io.Reader) *replyReader {

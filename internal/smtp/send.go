@@ -207,7 +207,7 @@ func (s *session) done(m **slot, r Result) {
 	old := *m
 	*m = nil
 	if r.Kind == Accepted || r.Kind == Refused {
-		s.settled++
+		s.settled.Add(1)
 	}
 	old.tx.Done(r)
 	*old = slot{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,14 +37,15 @@ type session struct {
 	keep    func() bool // asked when idle for too long; true keeps the connection
 	fetch   *fetcher
 	timer   *time.Timer
-	out     []byte    // not yet written
-	due     int64     // replies that the commands in out will bring
-	dry     bool      // the Source will give nothing more
-	dryErr  error     // why, unless it was ctx
-	began   int       // transactions begun
-	settled int       // transactions that got a reply of their own
-	used    time.Time // when a message was last under way
-	resting time.Time // since when the idle limit runs
+	out     []byte       // not yet written
+	due     int64        // replies that the commands in out will bring
+	dry     bool         // the Source will give nothing more
+	dryErr  error        // why, unless it was ctx
+	began   int          // transactions begun
+	settled atomic.Int64 // transactions that got a reply of their own; the pool reads it
+	used    time.Time    // when a message was last under way
+	resting time.Time    // since when the idle limit runs
+	idled   bool         // the idle limit ended it
 
 	// prev has its dot sent and no reply yet. cur has its envelope sent. next has
 	// begun, its envelope about to be sent behind cur's content. prev and next are
@@ -270,5 +272,6 @@ func (s *session) idleOver() bool {
 		return false
 	}
 	s.resting = time.Now()
-	return s.keep == nil || !s.keep()
+	s.idled = s.keep == nil || !s.keep()
+	return s.idled
 }

@@ -10,5 +10,7 @@ redis.call('SET', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
 redis.call('SREM', KEYS[5], ARGV[1])
+local t = redis.call('TIME')
+redis.call('HSET', KEYS[4], 'updated', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
 for i = 6, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return 1

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/sluicemail/sluice/internal/mail"
+	"github.com/sluicemail/sluice/internal/queue"
+)
+
+// How often a campaign that is followed is looked at, and how often a line is
+// written where lines stay.
+const (
+	lookEvery = 250 * time.Millisecond
+	lineEvery = 10 * time.Second
+)
+
+// follower shows a campaign's progress on a stream for people.
+type follower struct {
+	w     io.Writer
+	tty   bool
+	extra func() string // more to show, such as the relay's own count; may be nil
+	start time.Time
+	last  time.Time // of the last line
+	done  int       // recipients that had an outcome at the last look
+	at    time.Time // of the last look
+	rate  float64   // smoothed, per second
+	width int       // of the line on the screen
+}
+
+func newFollower(w io.Writer, extra func() string) *follower {
+	now := time.Now()
+	return &follower{w: w, tty: isTerminal(w), extra: extra, start: now, last: now, at: now}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor fits an int
+}
+
+// follow shows progress until the campaign is settled or held. It waits through an
+// outage of Redis, and says so.
+func follow(ctx context.Context, q *queue.Queue, c *queue.Campaign, resend bool, f *follower) (*queue.Summary, error) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	defer f.end()
+	away := false
+	for {
+		s, err := q.Summary(ctx, c, resend)
+		switch {
+		case err == nil:
+			away = false
+			if s.Settled || s.Held != nil && s.Held.State != queue.HoldCancelled {
+				f.show(s, time.Now(), true)
+				return s, nil
+			}
+			f.show(s, time.Now(), false)
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case !errors.Is(err, queue.ErrUnreachable):
+			return nil, err
+		case !away:
+			away = true
+			f.say("waiting: " + err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// show writes the progress line: rewritten in place on a terminal, now and then
+// elsewhere.
+func (f *follower) show(s *queue.Summary, now time.Time, final bool) {
+	line := f.line(s, now)
+	switch {
+	case f.tty:
+		pad := max(0, f.width-len(line))
+		f.width = len(line)
+		fmt.Fprintf(f.w, "\r%s%s", line, strings.Repeat(" ", pad))
+	case final || now.Sub(f.last) >= lineEvery:
+		f.last = now
+		fmt.Fprintln(f.w, line)
+	}
+}
+
+func (f *follower) line(s *queue.Summary, now time.Time) string {
+	total := s.Campaign.Counts.Queued()
+	left := s.Count(mail.Pending) + s.Count(mail.Deferred)
+	done := total - left
+	if d := now.Sub(f.at).Seconds(); d > 0 && now.After(f.at) {
+		const weight = 0.3
+		now := float64(done-f.done) / d
+		if f.rate == 0 {
+			f.rate = now
+		}
+		f.rate += weight * (now - f.rate)
+	}
+	f.done, f.at = done, now
+	percent := 100.0
+	if total > 0 {
+		percent = 100 * float64(done) / float64(total)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%5.1f%%  %d/%d  %.0f/s  2xx %d  4xx %d  5xx %d", percent, done, total, f.rate,
+		s.Count(mail.Accepted), s.Count(mail.Deferred), s.Count(mail.Rejected))
+	if n := s.Count(mail.Unknown); n > 0 {
+		fmt.Fprintf(&b, "  unknown %d", n)
+	}
+	fmt.Fprintf(&b, "  conns %d", s.ConnectionsOpened)
+	if f.extra != nil {
+		b.WriteString("  " + f.extra())
+	}
+	if left > 0 && f.rate >= 1 {
+		eta := time.Duration(float64(left)/f.rate) * time.Second
+		fmt.Fprintf(&b, "  ETA %s", eta.Round(time.Second))
+	}
+	return b.String()
+}
+
+// say writes a line of its own.
+func (f *follower) say(text string) {
+	f.end()
+	fmt.Fprintln(f.w, text)
+}
+
+// end leaves the cursor on a fresh line.
+func (f *follower) end() {
+	if f.tty && f.width > 0 {
+		fmt.Fprintln(f.w)
+		f.width = 0
+	}
+}

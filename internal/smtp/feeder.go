@@ -1,0 +1,190 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// feeder stands between the connections of a pool and its Source. It hands what comes
+// to the connection that rested last, so that the others can idle out; it sees how
+// busy the connections are; and it can hold one message for a connection that is being
+// opened.
+type feeder struct {
+	src Source
+
+	mu      sync.Mutex
+	resting []chan Transaction // connections in Next, the latest last
+	held    Transaction        // for the next one to ask
+	eager   bool               // fetch one although no connection is there to ask
+	ready   int                // TryNext: here is one; since the last look
+	starved int                // TryNext: none, or no budget
+
+	wanted  chan struct{} // 1: there may be something to fetch
+	arrived chan struct{} // 1: held was set
+	over    chan struct{} // closed when Source.Next has failed
+	err     error         // why; set before over is closed
+}
+
+func newFeeder(src Source) *feeder {
+	return &feeder{src: src, wanted: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
+		over: make(chan struct{})}
+}
+
+// poke wakes whoever waits on a channel of one.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run fetches for resting connections until ctx ends or the Source fails.
+func (f *feeder) run(ctx context.Context) {
+	defer close(f.over)
+	for {
+		f.mu.Lock()
+		need := f.held == nil && (len(f.resting) > 0 || f.eager)
+		f.mu.Unlock()
+		if !need {
+			select {
+			case <-f.wanted:
+				continue
+			case <-ctx.Done():
+				f.err = ctx.Err()
+				return
+			}
+		}
+		tx, err := f.src.Next(ctx)
+		if err != nil {
+			f.err = err
+			return
+		}
+		f.hand(tx)
+	}
+}
+
+func (f *feeder) hand(tx Transaction) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.resting); n > 0 {
+		f.resting[n-1] <- tx // of capacity 1, used once
+		f.resting = f.resting[:n-1]
+		return
+	}
+	f.held = tx
+	poke(f.arrived)
+}
+
+// TryNext is Source's.
+func (f *feeder) TryNext() (Transaction, Supply) {
+	f.mu.Lock()
+	tx := f.held
+	f.held = nil
+	f.mu.Unlock()
+	supply := Ready
+	if tx == nil {
+		tx, supply = f.src.TryNext()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if supply == Ready {
+		f.ready++
+	} else {
+		f.starved++
+	}
+	return tx, supply
+}
+
+// Next is Source's.
+func (f *feeder) Next(ctx context.Context) (Transaction, error) {
+	mine := make(chan Transaction, 1)
+	f.mu.Lock()
+	if tx := f.held; tx != nil {
+		f.held = nil
+		f.mu.Unlock()
+		return tx, nil
+	}
+	f.resting = append(f.resting, mine)
+	f.mu.Unlock()
+	poke(f.wanted)
+	var err error
+	select {
+	case tx := <-mine:
+		return tx, nil
+	case <-f.over:
+		err = f.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return f.leave(mine, err)
+}
+
+// leave takes mine off the list, unless it has been served meanwhile.
+func (f *feeder) leave(mine chan Transaction, err error) (Transaction, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, c := range f.resting {
+		if c == mine {
+			f.resting = append(f.resting[:i], f.resting[i+1:]...)
+			return nil, err
+		}
+	}
+	return <-mine, nil
+}
+
+// fetchFirst lets the feeder fetch a message while no connection asks for one.
+func (f *feeder) fetchFirst(on bool) {
+	f.mu.Lock()
+	f.eager = on
+	f.mu.Unlock()
+	if on {
+		poke(f.wanted)
+	}
+}
+
+// holding reports whether a message waits for a connection.
+func (f *feeder) holding() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.held != nil
+}
+
+// look forgets what it saw since the last look and reports whether in that time every
+// connection was busy and more was there to send. Where none of them has asked, because
+// each waits for the relay, it asks the Source itself.
+func (f *feeder) look() (saturated bool) {
+	f.mu.Lock()
+	ready, starved, resting, held := f.ready, f.starved, len(f.resting), f.held != nil
+	f.ready, f.starved = 0, 0
+	f.mu.Unlock()
+	switch {
+	case starved > 0 || resting > 0:
+		return false
+	case ready > 0 || held:
+		return true
+	}
+	tx, supply := f.src.TryNext()
+	if supply != Ready {
+		return false
+	}
+	f.hand(tx)
+	return true
+}
+
+// giveBack ends what is held, which no connection could be opened for.
+func (f *feeder) giveBack(why error) {
+	f.mu.Lock()
+	tx := f.held
+	f.held = nil
+	f.mu.Unlock()
+	if tx == nil {
+		return
+	}
+	r := Result{Kind: Unsent, Stage: StageConnect, Err: why}
+	var e *Error
+	if errors.As(why, &e) {
+		r.Stage, r.Reply = e.Stage, e.Reply
+	}
+	tx.Done(r)
+}

@@ -1,0 +1,95 @@
+package smtp
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// pacer spaces dials that come to nothing: one at a time, with growing pauses, so that
+// a relay that refuses connections is not asked once for each message.
+type pacer struct {
+	failures  int
+	notBefore time.Time // no dial before
+	last      time.Time // of the last failure
+}
+
+// The pauses after failed dials: full jitter below a bound that doubles. The tenth at
+// the bottom keeps luck from making it a loop.
+const (
+	firstPause = 500 * time.Millisecond
+	maxPause   = time.Minute
+)
+
+func (p *pacer) failed(now time.Time) time.Duration {
+	bound := maxPause
+	if p.failures < 8 {
+		bound = min(maxPause, firstPause<<p.failures)
+	}
+	p.failures++
+	pause := bound/10 + rand.N(bound*9/10)
+	p.last, p.notBefore = now, now.Add(pause)
+	return pause
+}
+
+func (p *pacer) worked() { p.failures, p.notBefore = 0, time.Time{} }
+
+// provenAfter is how many messages a connection must have settled before its end says
+// nothing against opening the next one at once.
+const provenAfter = 10
+
+// shortLife is how long a connection must have lived for the same, without a message.
+const shortLife = 5 * time.Second
+
+// pointless reports whether a connection that ended with err did too little for it.
+func pointless(err *Error, settled int64, lived time.Duration) bool {
+	if err == nil || settled >= provenAfter {
+		return false
+	}
+	return !(err.Stage == StageIdle && lived >= shortLife)
+}
+
+// learner finds the relay's own limits from how it ends connections: the same number
+// of messages twice running, or about the same idle time twice running.
+type learner struct {
+	count, lastCount int64
+	idle, lastIdle   time.Duration
+}
+
+// soon is how quickly a relay says 421 that says it because of the message before.
+const soon = time.Second
+
+// see takes one connection that the relay has ended.
+func (l *learner) see(err *Error, settled int64, rested time.Duration) {
+	if err == nil {
+		return
+	}
+	atIdle := err.Stage == StageIdle
+	switch {
+	case err.Reply.Code == 421 && err.Stage != StageEOD && settled > 0 && (!atIdle || rested < soon):
+		if l.lastCount == settled {
+			l.count = settled
+		}
+		l.lastCount = settled
+	case atIdle && rested >= soon:
+		shorter, longer := min(rested, l.lastIdle), max(rested, l.lastIdle)
+		if shorter >= longer*3/4 {
+			l.idle = shorter * 9 / 10
+		}
+		l.lastIdle = rested
+	}
+}
+
+// limits returns the stricter of what is configured and what was learned. Ages are
+// spread, so that connections opened together do not end together.
+func (l *learner) limits(cfg Limits) Limits {
+	if l.count > 0 && (cfg.Messages <= 0 || l.count < int64(cfg.Messages)) {
+		cfg.Messages = int(l.count)
+	}
+	if l.idle > 0 && (cfg.Idle <= 0 || l.idle < cfg.Idle) {
+		cfg.Idle = l.idle
+	}
+	if cfg.Age > 0 {
+		cfg.Age -= rand.N(cfg.Age/10 + 1)
+	}
+	return cfg
+}

@@ -1,0 +1,512 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Replies arrive in any pieces: one octet at a time, with CRLF split.
+func TestReplySlices(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	err := serveAll(t, nil, func(p *peer) {
+		drip := func(s string) {
+			for i := range len(s) {
+				p.say(s[i : i+1])
+			}
+		}
+		drip(greeting)
+		p.expect(ehloLine)
+		drip(nhnEHLO)
+		p.expect(envelopeOf(1))
+		drip(envOK)
+		p.expect(contentOf(1) + ".\r\n" + envelopeOf(2))
+		drip("250-2.0.0 one\r\n250 2.0.0 is in\r\n" + envOK)
+		p.expect(contentOf(2) + ".\r\n")
+		drip("550 5.7.1 no\r\n")
+		p.quit()
+	}, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := all[0].want(t, Accepted, StageEOD, 250); r.Reply.Text != "one is in" || r.Reply.Enhanced != "2.0.0" {
+		t.Errorf("reply %+v", r.Reply)
+	}
+	all[1].want(t, Refused, StageEOD, 550)
+}
+
+// RST before the dot leaves messages unsent, after it unknown.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		script       func(p *peer)
+		want1, want2 Kind
+	}{
+		"after the envelope": {func(p *peer) { p.expect(envelopeOf(1)) }, Unsent, 0},
+		"within the replies": {func(p *peer) { p.expect(envelopeOf(1)); p.say(mailOK) }, Unsent, 0},
+		"after the dot": {func(p *peer) {
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			p.expect(contentOf(1) + ".\r\n" + envelopeOf(2))
+		}, Unknown, Unsent},
+		"after the dot's reply": {func(p *peer) {
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			p.expect(contentOf(1) + ".\r\n" + envelopeOf(2))
+			p.say("250 one\r\n")
+			_ = p.Conn.(*net.TCPConn).CloseWrite() // RST would overtake the reply
+			_, _ = io.Copy(io.Discard, p)
+		}, Accepted, Unsent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := messages(2)
+			if tc.want2 == 0 {
+				all = all[:1]
+			}
+			err := serveAll(t, nil, func(p *peer) {
+				p.hello(nhnEHLO)
+				tc.script(p)
+				p.reset()
+			}, all...)
+			if err == nil {
+				t.Error("Serve saw nothing")
+			}
+			for i, want := range []Kind{tc.want1, tc.want2}[:len(all)] {
+				if r := all[i].result; len(r) != 1 || r[0].Kind != want {
+					t.Errorf("message %d: %+v, want %v", i+1, r, want)
+				}
+			}
+		})
+	}
+}
+
+// tinyBuffers makes our buffers as small as the kernel lets them be.
+func tinyBuffers(ctx context.Context, network, addr string) (net.Conn, error) {
+	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		err = errors.Join(nc.(*net.TCPConn).SetReadBuffer(1), nc.(*net.TCPConn).SetWriteBuffer(1))
+	}
+	return nc, err
+}
+
+func largeContent(n int) []byte {
+	line := strings.Repeat("x", 70) + "\r\n.dot\r\n"
+	return []byte("Subject: large\r\n\r\n" + strings.Repeat(line, n/len(line)))
+}
+
+// A relay that says a lot before it reads on, while a large content is on its way:
+// neither side waits for the other for ever.
+func TestLargeContentFullBuffers(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	all[0].Content = largeContent(300 << 10)
+	stuffed := bytes.ReplaceAll(all[0].Content, []byte("\r\n."), []byte("\r\n.."))
+	err := serveAll(t, nil, func(p *peer) {
+		_ = p.Conn.(*net.TCPConn).SetWriteBuffer(1)
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect(string(stuffed) + ".\r\n")
+		// 300 KB of reply before reading what follows the dot.
+		p.say(strings.Repeat("250-"+strings.Repeat("y", 3000)+"\r\n", 99) + "250 one\r\n")
+		p.expect(envelopeOf(2))
+		p.say(envOK)
+		p.expect(contentOf(2) + ".\r\n")
+		p.say("250 two\r\n")
+		p.quit()
+	}, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all[0].want(t, Accepted, StageEOD, 250)
+	all[1].want(t, Accepted, StageEOD, 250)
+}
+
+// A relay that refuses a content before its end, and reads no further, has refused it
+// (it has seen no dot); one that accepts it before its end has not accepted it.
+func TestEarlyReply(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		say  string
+		want Kind
+		code int
+	}{
+		"552": {"552 5.3.4 too big\r\n", Refused, 552},
+		"250": {"250 fine\r\n", Unsent, 250},
+		"421": {"421 4.3.2 going down\r\n", Unsent, 421},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := messages(1)
+			all[0].Content = largeContent(8 << 20)
+			err := serveAll(t, func(c *DialConfig) { c.Dialer = tinyBuffers }, func(p *peer) {
+				_ = p.Conn.(*net.TCPConn).SetReadBuffer(1)
+				p.hello(nhnEHLO)
+				p.expect(envelopeOf(1))
+				p.say(envOK)
+				p.expect("Subject: large\r\n")
+				p.say(tc.say)
+				<-all[0].ended // not another octet read: only the early reply can end this
+			}, all...)
+			if err == nil {
+				t.Error("Serve went on")
+			}
+			r := all[0].want(t, tc.want, StageEOD, tc.code)
+			if tc.want == Unsent && r.Err == nil {
+				t.Error("no reason given")
+			}
+		})
+	}
+}
+
+// A relay that takes no content ends in ErrTimeout, not in a connection stuck for ever;
+// so does one that sends its reply an octet at a time, for ever.
+func TestSlowRelay(t *testing.T) {
+	t.Parallel()
+	t.Run("zero window", func(t *testing.T) {
+		t.Parallel()
+		all, _ := messages(1)
+		all[0].Content = largeContent(8 << 20)
+		err := serveAll(t, func(c *DialConfig) {
+			c.Timeouts.Command, c.Timeouts.MinRate = 50*time.Millisecond, 10<<20
+		}, func(p *peer) {
+			p.hello(nhnEHLO)
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			<-all[0].ended
+		}, all...)
+		if !errors.Is(err, ErrTimeout) {
+			t.Errorf("Serve: %v, want ErrTimeout", err)
+		}
+		all[0].want(t, Unsent, StageEOD, 0)
+	})
+	t.Run("dripping reply", func(t *testing.T) {
+		t.Parallel()
+		all, _ := messages(1)
+		err := serveAll(t, func(c *DialConfig) { c.Timeouts.Dot = 60 * time.Millisecond }, func(p *peer) {
+			p.hello(nhnEHLO)
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			p.expect(contentOf(1) + ".\r\n")
+			for tick := time.NewTicker(5 * time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					p.say("250-x\r\n"[:1])
+				case <-all[0].ended:
+					tick.Stop()
+					return
+				}
+			}
+		}, all...)
+		if err == nil {
+			t.Error("Serve waited on")
+		}
+		all[0].want(t, Unknown, StageEOD, 0)
+	})
+	t.Run("no reply", func(t *testing.T) {
+		t.Parallel()
+		all, _ := messages(1)
+		err := serveAll(t, func(c *DialConfig) { c.Timeouts.Command = 40 * time.Millisecond }, func(p *peer) {
+			p.hello(nhnEHLO)
+			p.expect(envelopeOf(1))
+			p.quiet()
+		}, all...)
+		if !errors.Is(err, ErrTimeout) {
+			t.Errorf("Serve: %v, want ErrTimeout", err)
+		}
+		all[0].want(t, Unsent, StageMail, 0)
+	})
+}
+
+// A connection that the relay ends while it idles is noticed there and then: the message
+// that comes next is not even begun.
+func TestStaleConnection(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]string{
+		"closed": "", "421": "421 4.4.2 idle too long\r\n", "noise": "hello?\r\n", "half a reply": "42",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := messages(1)
+			q := newQueue(all...)
+			host, port := listen(t, func(p *peer) {
+				p.hello(nhnEHLO)
+				p.expect(envelopeOf(1))
+				p.say(envOK)
+				p.expect(contentOf(1) + ".\r\n")
+				p.say("250 one\r\n")
+				<-all[0].ended
+				p.say(last)
+				if name != "closed" {
+					p.quiet()
+				}
+			})
+			err := dial(t, plainConfig(host, port)).Serve(t.Context(), q, Limits{})
+			var e *Error
+			if !errors.Is(err, ErrStale) || !errors.As(err, &e) || e.Stage != StageIdle {
+				t.Errorf("Serve: %v, want ErrStale at idle", err)
+			}
+			if name == "421" && e.Reply.Code != 421 {
+				t.Errorf("the 421 is lost: %v", err)
+			}
+			all[0].want(t, Accepted, StageEOD, 250)
+		})
+	}
+}
+
+// A message that reaches a connection which has died meanwhile is unsent, and Begin is
+// not called.
+func TestStaleBeforeBegin(t *testing.T) {
+	t.Parallel()
+	dialled := make(chan struct{})
+	host, port := listen(t, func(p *peer) { p.hello(nhnEHLO); <-dialled; p.say("421 no\r\n") })
+	c := dial(t, plainConfig(host, port))
+	close(dialled)
+	s := newSession(t.Context(), c, newQueue().finish(), Limits{}, nil)
+	s.work, s.fetch, s.timer = t.Context(), newFetcher(t.Context(), s.src), time.NewTimer(time.Hour)
+	gone := make(chan struct{})
+	c.start(func() { close(gone) })
+	<-gone
+	m := newMessage(1)
+	err := s.launch(s.admit(tx{m}))
+	if !errors.Is(err, ErrStale) || err.Reply.Code != 421 {
+		t.Errorf("launch: %v, want ErrStale with 421", err)
+	}
+	s.fail(err)
+	c.shut(false)
+	s.fetch.stop(err)
+	m.want(t, Unsent, StageIdle, 421)
+	if m.begun > 0 {
+		t.Error("Begin was called on a dead connection")
+	}
+}
+
+// Drain: nothing new is begun, the open dot is waited for, QUIT is said.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(3)
+	ctx, drain := context.WithCancel(t.Context())
+	host, port := listen(t, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect(contentOf(1) + ".\r\n" + envelopeOf(2))
+		drain()
+		p.say("250 one\r\n" + envOK)
+		p.expect(contentOf(2) + ".\r\n") // begun before: finished; and no envelope 3
+		p.say("250 two\r\n")
+		p.quit()
+	})
+	if err := dial(t, plainConfig(host, port)).Serve(ctx, newQueue(all...), Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	all[0].want(t, Accepted, StageEOD, 250)
+	all[1].want(t, Accepted, StageEOD, 250)
+	if len(all[2].result) > 0 {
+		t.Error("message 3 was taken")
+	}
+}
+
+func TestDrainIdle(t *testing.T) {
+	t.Parallel()
+	ctx, drain := context.WithCancel(t.Context())
+	host, port := listen(t, func(p *peer) {
+		p.hello(nhnEHLO)
+		drain()
+		p.quit()
+	})
+	if err := dial(t, plainConfig(host, port)).Serve(ctx, newQueue(), Limits{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Close from elsewhere ends Serve at once: the open dot is unknown, the rest unsent.
+func TestForce(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	closed := make(chan struct{})
+	var c *Conn
+	host, port := listen(t, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect(contentOf(1) + ".\r\n" + envelopeOf(2))
+		c.Close()
+		<-closed
+	})
+	c = dial(t, plainConfig(host, port))
+	err := c.Serve(t.Context(), newQueue(all...), Limits{})
+	close(closed)
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("Serve: %v, want ErrClosed", err)
+	}
+	all[0].want(t, Unknown, StageEOD, 0)
+	all[1].want(t, Unsent, StageMail, 0)
+}
+
+// Limits, and the relay's own MAILMAX, end a connection with QUIT.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		ehlo string
+		lim  Limits
+		sent int
+	}{
+		"messages":         {nhnEHLO, Limits{Messages: 2}, 2},
+		"mailmax":          {"250-r\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=5 MAILMAX=3\r\n", Limits{Messages: 10}, 3},
+		"mailmax, looser":  {"250-r\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=30\r\n", Limits{Messages: 1}, 1},
+		"age":              {nhnEHLO, Limits{Age: time.Nanosecond}, 0},
+		"idle":             {nhnEHLO, Limits{Idle: 20 * time.Millisecond}, 5},
+		"age while idling": {nhnEHLO, Limits{Age: 150 * time.Millisecond}, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := messages(5)
+			s := &sink{ehlo: tc.ehlo}
+			host, port := listen(t, s.serve)
+			if err := dial(t, plainConfig(host, port)).Serve(t.Context(), newQueue(all...), tc.lim); err != nil {
+				t.Fatal(err)
+			}
+			checkPairing(t, s, tc.sent)
+		})
+	}
+}
+
+// What must not reach the wire ends as Invalid, before Begin, and the next message goes
+// on untouched.
+func TestInvalid(t *testing.T) {
+	t.Parallel()
+	ok := Message{From: "a@b.example", To: "c@d.example", Content: []byte("x\r\n")}
+	with := func(f func(*Message)) Message { m := ok; f(&m); return m }
+	sized := "250-r\r\n250-PIPELINING\r\n250 SIZE 50\r\n"
+	for name, tc := range map[string]struct {
+		ehlo string
+		m    Message
+		want error
+	}{
+		"bare LF":         {nhnEHLO, with(func(m *Message) { m.Content = []byte("a\nb\r\n") }), ErrContent},
+		"bare CR":         {nhnEHLO, with(func(m *Message) { m.Content = []byte("a\r.\rb\r\n") }), ErrContent},
+		"NUL":             {nhnEHLO, with(func(m *Message) { m.Content = []byte("a\x00b\r\n") }), ErrContent},
+		"long line":       {nhnEHLO, with(func(m *Message) { m.Content = []byte(strings.Repeat("x", 999)) }), ErrContent},
+		"empty":           {nhnEHLO, with(func(m *Message) { m.Content = nil }), ErrContent},
+		"8-bit":           {sized, with(func(m *Message) { m.Content = []byte("가\r\n") }), ErrContent},
+		"too large":       {sized, with(func(m *Message) { m.Content = []byte(strings.Repeat("x", 51)) }), ErrSize},
+		"parameter":       {nhnEHLO, with(func(m *Message) { m.To = "a> ORCPT=rfc822;x@c.example" }), ErrEnvelope},
+		"quoted":          {nhnEHLO, with(func(m *Message) { m.To = `"a@b> ORCPT=x"@c.example` }), ErrEnvelope},
+		"command":         {nhnEHLO, with(func(m *Message) { m.From = "a@b.example>\r\nRCPT TO:<x@y.example" }), ErrEnvelope},
+		"no recipient":    {nhnEHLO, with(func(m *Message) { m.To = "" }), ErrEnvelope},
+		"non-ASCII local": {nhnEHLO, with(func(m *Message) { m.To = "한글@c.example" }), ErrEnvelope},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := messages(2)
+			all[0].Message, all[1].Message = tc.m, ok
+			s := &sink{ehlo: tc.ehlo}
+			if err := serveAll(t, nil, s.serve, all...); err != nil {
+				t.Fatal(err)
+			}
+			r := all[0].want(t, Invalid, StageMail, 0)
+			if !errors.Is(r.Err, tc.want) || all[0].begun > 0 {
+				t.Errorf("%v, begun %d; want %v, not begun", r.Err, all[0].begun, tc.want)
+			}
+			if strings.Contains(r.Err.Error(), "@") && tc.want == ErrEnvelope && strings.Contains(r.Err.Error(), "example") {
+				t.Errorf("the error repeats the address: %v", r.Err)
+			}
+			if all[1].want(t, Accepted, StageEOD, 250); len(s.got) != 1 {
+				t.Errorf("relay has %q", s.got)
+			}
+		})
+	}
+}
+
+// BODY and SIZE are declared where they are offered, and only there.
+func TestMailParameters(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ ehlo, content, params string }{
+		"plain":            {nhnEHLO, "abc\r\n", ""},
+		"8-bit":            {nhnEHLO, "가\r\n", " BODY=8BITMIME"},
+		"size":             {"250-r\r\n250-PIPELINING\r\n250 SIZE 1000\r\n", "abc\r\n", " SIZE=5"},
+		"size, no maximum": {"250-r\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n", "가\r\n", " BODY=8BITMIME SIZE=5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMessage(1)
+			m.Content = []byte(tc.content)
+			err := serveAll(t, nil, func(p *peer) {
+				p.hello(tc.ehlo)
+				p.expect(strings.Replace(envelopeOf(1), "a.example>", "a.example>"+tc.params, 1))
+				p.say(envOK)
+				p.expect(tc.content + ".\r\n")
+				p.say("250 ok\r\n")
+				p.quit()
+			}, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.want(t, Accepted, StageEOD, 250)
+		})
+	}
+}
+
+// Mixed refusals on one connection: every message with its own outcome, content and
+// recipient never mixed up, whatever the relay says to DATA without a recipient.
+func TestMixedRefusals(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Mode{ModePipelined, ModeGroup, ModeLockStep} {
+		for _, strict := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%v strict %v", mode, strict), func(t *testing.T) {
+				t.Parallel()
+				const n = 600
+				s := &sink{ehlo: nhnEHLO, reply: func(stage Stage, arg string) string {
+					var i int
+					_, _ = fmt.Sscanf(path("<"+strings.TrimPrefix(strings.TrimPrefix(arg, "TO:<"), "FROM:<")), "to%d@", &i)
+					switch {
+					case stage == StageRcpt && i%20 == 3:
+						return "550 5.1.1 no such user"
+					case stage == StageRcpt && i%20 == 7:
+						return "450 4.2.1 later"
+					case stage == StageEOD && i%50 == 9:
+						return "554 5.7.1 spam"
+					case stage == StageData && i%50 == 11:
+						return "451 4.3.0 not now"
+					case stage == StageData && arg == "none" && !strict:
+						return "354 go ahead"
+					}
+					return ""
+				}}
+				all, _ := messages(n)
+				if err := serveAll(t, func(c *DialConfig) { c.Mode = mode }, s.serve, all...); err != nil {
+					t.Fatal(err)
+				}
+				accepted := 0
+				for i, m := range all {
+					switch i++; {
+					case i%20 == 3:
+						m.want(t, Refused, StageRcpt, 550)
+					case i%20 == 7:
+						m.want(t, Refused, StageRcpt, 450)
+					case i%50 == 9:
+						m.want(t, Refused, StageEOD, 554)
+					case i%50 == 11:
+						m.want(t, Refused, StageData, 451)
+					default:
+						accepted++
+						m.want(t, Accepted, StageEOD, 250)
+					}
+				}
+				checkPairing(t, s, accepted)
+				if s.conns != 1 {
+					t.Errorf("%d connections, want 1: a refusal must not cost one", s.conns)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package throttle
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// generous is a store that has forgotten every limit.
+type generous struct {
+	*Memory
+	mu    sync.Mutex
+	calls int
+	takes time.Duration // how long a call takes
+}
+
+func (g *generous) messages(ctx context.Context, _ *plan, n int, _ []unused) (grant, error) {
+	g.mu.Lock()
+	g.calls++
+	g.mu.Unlock()
+	nap(ctx, g.takes)
+	return grant{n: n, now: time.Now().UnixMicro()}, nil
+}
+
+func (g *generous) connect(ctx context.Context, p *plan, lease string, lapse time.Duration) (grant, error) {
+	gr, err := g.Memory.connect(ctx, p, lease, lapse)
+	nap(ctx, g.takes)
+	return gr, err
+}
+
+func onGenerous(t *testing.T, g *generous, l Limits) *Budget {
+	b, err := newBudget(g, Params{Owner: "o", Limits: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, b)
+	return b
+}
+
+// A process alone keeps to the limit even if the store grants everything.
+func TestCeiling(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ws := []Window{{100, sec}, {700, 10 * sec}}
+		b := onGenerous(t, &generous{Memory: &Memory{}}, Limits{Open: 1, Messages: ws})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*sec)
+		defer cancel()
+		r := drain(ctx, t, []*Budget{b}, "ad", 4)
+		r.check(t, "messages", ws...)
+		if r.len() < 300 || b.Stats().Capped == 0 {
+			t.Errorf("began %d, %d capped", r.len(), b.Stats().Capped)
+		}
+	})
+}
+
+// TryMessage spends what is leased, and calls nobody.
+func TestTryMessage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &generous{Memory: &Memory{}}
+		b, err := newBudget(g, Params{Owner: "o", Limits: Limits{Open: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.TryMessage("ad") || g.calls != 0 {
+			t.Fatalf("granted without Run, after %d calls", g.calls)
+		}
+		run(t, b)
+		synctest.Wait() // one is leased for the one that asked
+		if !b.TryMessage("ad") {
+			t.Error("refused what was leased")
+		}
+		b.TryMessage("ad")
+		synctest.Wait()
+		nap(t.Context(), life+time.Millisecond)
+		if b.TryMessage("ad") {
+			t.Error("a token was good for longer than its life")
+		}
+	})
+}
+
+// A grant that took longer than a token lives is worth nothing.
+func TestSlowStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &generous{Memory: &Memory{}, takes: life + time.Millisecond}
+		b := onGenerous(t, g, Limits{Open: 3, New: []Window{{100, sec}}})
+		ctx, cancel := context.WithTimeout(t.Context(), sec)
+		defer cancel()
+		if b.Message(ctx, "ad") == nil {
+			t.Error("a message was begun on a stale grant")
+		}
+		// A connection may be a little older: it is not kept in stock.
+		l, err := b.Connect(t.Context(), "ad")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Release()
+		g.takes = slack(sec) - jitter(sec) + time.Millisecond
+		late, cancel := context.WithTimeout(t.Context(), sec)
+		defer cancel()
+		if l, err := b.Connect(late, "ad"); err == nil {
+			t.Error("a connection was opened on a stale grant")
+			l.Release()
+		}
+		nap(t.Context(), sec)
+		if u, err := b.Usage(t.Context()); err != nil || u.Open != 0 {
+			t.Errorf("%d connections leased (%v), want those refused here given back", u.Open, err)
+		}
+	})
+}
+
+// The store's clock was read at some moment of the call: tokens are neither
+// usable before the earliest nor after the latest that this allows.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	before := epoch()
+	after := before.Add(10 * time.Millisecond)
+	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+	got := tokens(grant{n: 3, delay: -5000, now: 7}, 10_000, before, after)
+	for i, want := range []time.Duration{0, ms(5), ms(15)} { // a slot that is past begins now
+		if !got[i].from.Equal(after.Add(want)) || !got[i].until.Equal(before.Add(want+life)) {
+			t.Errorf("token %d: from %v until %v, want %v and %v", i,
+				got[i].from.Sub(after), got[i].until.Sub(before), want, want+life)
+		}
+	}
+}
+
+// Waiters are served in turn.
+func TestMessagesInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := onGenerous(t, &generous{Memory: &Memory{}, takes: time.Millisecond}, Limits{Open: 1})
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				if b.Message(t.Context(), "ad") == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					order = append(order, i)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if len(order) != 5 {
+			t.Errorf("served %v", order)
+		}
+	})
+}
+
+// Only one Run at a time, and after its end another may follow.
+func TestRunTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := NewMemory(&Memory{}, Params{Owner: "o", Limits: Limits{Open: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, b)
+		synctest.Wait()
+		if err := b.Run(t.Context()); err == nil {
+			t.Error("a second Run was accepted")
+		}
+		stop()
+		run(t, b)
+		connect(t, b, "ad")
+	})
+}
+
+// A lease is lost on time although no call to the store returns.
+func TestLostWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &Memory{}
+		b, err := NewMemory(m, Params{Owner: "o", Limits: Limits{Open: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, b)
+		l := connect(t, b, "ad")
+		got := time.Now()
+		m.mu.Lock() // every call hangs from here on
+		<-l.Lost()
+		if after := time.Since(got); after > b.timing.lost || b.timing.lost+3*sec > b.timing.lapse {
+			t.Errorf("lost after %v, lapse after %v", after, b.timing.lapse)
+		}
+		m.mu.Unlock()
+		l.Release()
+	})
+}

@@ -1,0 +1,422 @@
+package throttle
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// TestConformance is what every place where a fleet meets must do.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name string
+		run  func(t *testing.T, b backend)
+	}{
+		{"message window", testMessageWindow},
+		{"long window is spent to the last message", testLongWindow},
+		{"unspent messages are given back at the end", testGiveBackAtEnd},
+		{"unspent messages are given back when they lapse", testGiveBackLapsed},
+		{"open connections", testOpen},
+		{"reserved connections", testReservedConnections},
+		{"new connections", testNewConnections},
+		{"reserved openings", testReservedOpenings},
+		{"cancelled waits take nothing", testCancelled},
+		{"renewal outlasts the lapse", testRenewal},
+		{"a dead owner's leases lapse", testLapse},
+		{"release of a dead owner's leases", testReleaseOwner},
+		{"a forgotten lease is taken again if there is room", testForgottenLease},
+		{"leases come back at the end", testEnd},
+		{"assume full", testAssumeFull},
+		{"usage", testUsage},
+	}
+	for _, b := range backends() {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			for _, tt := range cases {
+				t.Run(tt.name, func(t *testing.T) { t.Parallel(); tt.run(t, b) })
+			}
+		})
+	}
+}
+
+// drain begins messages from several goroutines of every budget until ctx ends.
+func drain(ctx context.Context, t *testing.T, bs []*Budget, stream string, each int) *record {
+	r := &record{}
+	var wg sync.WaitGroup
+	for _, b := range bs {
+		for range each {
+			wg.Go(func() {
+				for b.TryMessage(stream) || b.Message(ctx, stream) == nil {
+					r.add(time.Now())
+					if ctx.Err() != nil {
+						return
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return r
+}
+
+func testMessageWindow(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{60, sec}, {400, 10 * sec}}})
+	var bs []*Budget
+	for range 3 {
+		b, _ := f.budget()
+		bs = append(bs, b)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	r := drain(ctx, t, bs, "ad", 4)
+	r.check(t, "messages", f.limits.Messages...)
+	if r.len() == 0 {
+		t.Error("no message at all")
+	}
+}
+
+// spend begins messages until there are none for a while.
+func spend(t *testing.T, b *Budget, stream string) (n int) {
+	t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*longestGap)
+		err := b.Message(ctx, stream)
+		cancel()
+		if err != nil {
+			return n
+		}
+		n++
+	}
+}
+
+func testLongWindow(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{
+		Open: 1, Messages: []Window{{1000, sec}, {30, 2 * hour}},
+		Streams: map[string]Share{"auth": {Reserve: []Window{{10, 2 * hour}}}},
+	})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	if n := spend(t, b1, "ad"); n != 20 {
+		t.Errorf("ads began %d, want 20", n)
+	}
+	if n := spend(t, b2, "auth"); n != 10 {
+		t.Errorf("codes began %d, want 10", n)
+	}
+	if n := spend(t, b2, "ad"); n != 0 {
+		t.Errorf("ads began %d more", n)
+	}
+}
+
+func testGiveBackAtEnd(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{40, 2 * hour}}})
+	b1, stop := f.budget()
+	for range 10 { // fast enough to lease ahead
+		if err := b1.Message(within(t), "ad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	b2, _ := f.budget()
+	if n := spend(t, b2, "ad"); n != 30 {
+		t.Errorf("began %d, want the 30 that the first did not", n)
+	}
+}
+
+func testGiveBackLapsed(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{40, 2 * hour}}})
+	b1, _ := f.budget()
+	b1.TryMessage("ad") // has one leased, and does not come back for it
+	eventually(t, "the token lapses", func() bool { return b1.Stats().Lapsed > 0 })
+	b2, _ := f.budget()
+	eventually(t, "the message is given back", func() bool {
+		u, err := b2.Usage(t.Context())
+		return err == nil && u.Messages[0].Used == 0
+	})
+	if n := spend(t, b2, "ad"); n != 40 {
+		t.Errorf("began %d, want all 40", n)
+	}
+}
+
+func testOpen(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 2})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	l1 := connect(t, b1, "ad")
+	l2 := connect(t, b2, "ad")
+	refused(t, b1, "ad")
+	refused(t, b2, "ad")
+	l1.Release()
+	l1.Release() // twice is once
+	l3 := connect(t, b2, "ad")
+	refused(t, b1, "ad")
+	l2.Release()
+	l3.Release()
+	eventually(t, "all are given back", func() bool {
+		u, err := b1.Usage(t.Context())
+		return err == nil && u.Open == 0
+	})
+}
+
+func connect(t *testing.T, b *Budget, stream string) *Lease {
+	t.Helper()
+	l, err := b.Connect(within(t), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func refused(t *testing.T, b *Budget, stream string) {
+	t.Helper()
+	if l, err := b.Connect(shortly(t), stream); err == nil {
+		l.Release()
+		t.Errorf("%s got a connection", stream)
+	} else if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the context's end", err)
+	}
+}
+
+func testReservedConnections(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 4, Streams: map[string]Share{"auth": {Connections: 2}}})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	connect(t, b1, "ad")
+	connect(t, b2, "ad")
+	refused(t, b1, "ad")
+	connect(t, b2, "auth")
+	refused(t, b1, "ad")
+	connect(t, b1, "auth")
+	refused(t, b1, "auth")
+}
+
+func testNewConnections(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 9, New: []Window{{3, time.Minute}, {100, hour}}})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	for range 3 {
+		connect(t, b1, "ad").Release() // the attempt stays counted
+	}
+	refused(t, b1, "ad")
+	refused(t, b2, "auth")
+}
+
+func testReservedOpenings(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 9, New: []Window{{3, time.Minute}}, Streams: map[string]Share{"auth": {Connections: 1}}})
+	b1, _ := f.budget()
+	for range 2 {
+		connect(t, b1, "ad").Release()
+	}
+	refused(t, b1, "ad")
+	connect(t, b1, "auth")
+	refused(t, b1, "auth")
+}
+
+func testCancelled(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{40, 2 * hour}}})
+	b1, _ := f.budget()
+	held := connect(t, b1, "ad")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		if _, err := b1.Connect(ended, "ad"); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if err := b1.Message(ended, "ad"); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	// Some are served in the moment in which they give up.
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+		if b1.Message(ctx, "ad") == nil {
+			i++
+		}
+		cancel()
+	}
+	refused(t, b1, "ad")
+	held.Release()
+	connect(t, b1, "ad").Release()
+	begun := int(b1.Stats().Begun)
+	if n := spend(t, b1, "ad"); n+begun != 40 {
+		t.Errorf("began %d and then %d, want 40 in all", begun, n)
+	}
+}
+
+func testRenewal(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1})
+	f.timing = timing{lapse: 1500 * time.Millisecond, lost: 1200 * time.Millisecond, renew: 20 * time.Millisecond}
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	l := connect(t, b1, "ad")
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	if _, err := b2.Connect(ctx, "ad"); err == nil {
+		t.Error("a renewed lease lapsed")
+	}
+	select {
+	case <-l.Lost():
+		t.Error("a renewed lease was lost")
+	default:
+	}
+}
+
+func testLapse(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 1})
+	dead := f.idle() // never renews
+	if g, err := dead.store.connect(t.Context(), dead.opening, "ad:dead:1", 300*time.Millisecond); err != nil || g.n != 1 {
+		t.Fatal(g, err)
+	}
+	b1, _ := f.budget()
+	refused(t, b1, "ad")
+	connect(t, b1, "ad")
+}
+
+func testReleaseOwner(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 3})
+	b1, _ := f.budget()
+	for _, name := range []string{"ad:dead:1", "auth:dead:2", "ad:alive:1"} {
+		if g, err := b1.store.connect(t.Context(), b1.opening, name, hour); err != nil || g.n != 1 {
+			t.Fatal(g, err)
+		}
+	}
+	refused(t, b1, "ad")
+	if n, err := b1.ReleaseOwner(t.Context(), "dead"); n != 2 || err != nil {
+		t.Fatalf("released %d, %v; want 2", n, err)
+	}
+	connect(t, b1, "ad")
+	connect(t, b1, "ad")
+	refused(t, b1, "ad")
+	if _, err := b1.ReleaseOwner(t.Context(), "a:b"); err == nil {
+		t.Error("a name that is none was accepted")
+	}
+}
+
+func testForgottenLease(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 2})
+	b1, _ := f.budget()
+	l1, l2 := connect(t, b1, "ad"), connect(t, b1, "ad")
+	// The store loses both, and another worker is quick enough for one.
+	b2 := f.idle()
+	if err := b2.store.release(t.Context(), []string{l1.name, l2.name}); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := b2.store.connect(t.Context(), b2.opening, "ad:owner2:1", hour); err != nil {
+		t.Fatal(err)
+	} else if g.n == 0 {
+		t.Skip("the leases were taken again before the other could: nothing to see")
+	}
+	select {
+	case <-l1.Lost():
+	case <-l2.Lost():
+	case <-within(t).Done():
+		t.Fatal("neither lease was lost")
+	}
+	if n := b1.Stats().Lost; n != 1 {
+		t.Errorf("%d leases were lost, want only the one without room", n)
+	}
+	u, err := b1.Usage(t.Context())
+	if err != nil || u.Open != 2 {
+		t.Errorf("%d connections leased (%v), want 2", u.Open, err)
+	}
+}
+
+func testEnd(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{Open: 2})
+	b1, stop := f.budget()
+	l1, l2 := connect(t, b1, "ad"), connect(t, b1, "ad")
+	l1.Release()
+	stop()
+	<-l2.Lost()
+	l2.Release()
+	b2, _ := f.budget()
+	connect(t, b2, "ad")
+	connect(t, b2, "ad")
+}
+
+func testAssumeFull(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{
+		Open: 9, New: []Window{{3, time.Minute}, {50, hour}},
+		Messages: []Window{{1000, sec}, {100, 2 * hour}},
+	})
+	b1, _ := f.budget()
+	connect(t, b1, "ad").Release()
+	for range 10 {
+		if err := b1.Message(within(t), "ad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "what was leased ahead is given back", func() bool {
+		u, err := b1.Usage(t.Context())
+		return err == nil && u.Messages[1].Used == 10
+	})
+	if err := b1.AssumeFull(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u, err := b1.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A minute is full; the hour and the day are charged the last minute again.
+	if got := []int{u.Connections[0].Used, u.Connections[1].Used}; !cmp.Equal(got, []int{3, 2}) {
+		t.Errorf("connections used %v, want 3 of the minute and 2 of the hour", got)
+	}
+	if got, want := u.Messages[1].Used, 10+int(b1.Stats().Leased); got != want {
+		t.Errorf("messages used %d, want %d", got, want)
+	}
+	refused(t, b1, "ad")
+	if err := b1.Message(within(t), "ad"); err != nil { // timelines go on
+		t.Fatal(err)
+	}
+}
+
+func testUsage(t *testing.T, b backend) {
+	l := shipped()
+	f := newFleet(t, b, l)
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	connect(t, b1, "auth")
+	connect(t, b1, "ad")
+	connect(t, b1, "ad")
+	connect(t, b2, "ad").Release()
+	for range 3 {
+		if err := b2.Message(within(t), "auth"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got Usage
+	eventually(t, "what is not needed is given back", func() bool {
+		var err error
+		got, err = b2.Usage(t.Context())
+		return err == nil && got.Open == 3 && got.Messages[1].Used == 3
+	})
+	want := Usage{
+		Messages: []Use{
+			{"", l.Messages[0], 3, 197},
+			{"", l.Messages[1], 3, 499_997},
+			{"auth", l.Streams["auth"].Reserve[0], 3, 17},
+			{"auth", l.Streams["auth"].Reserve[1], 3, 19_997},
+		},
+		Connections: []Use{{"", l.New[0], 4, 56}},
+		Open:        3, OpenLimit: 10,
+		Holders: []Holder{{Owner: "owner1", Stream: "ad", Connections: 2}, {Owner: "owner1", Stream: "auth", Connections: 1}},
+	}
+	// The short windows move on while we look.
+	short := cmp.FilterPath(func(p cmp.Path) bool {
+		name := p.Last().String()
+		return name == ".Used" || name == ".Left"
+	}, cmp.Comparer(func(a, b int) bool { return a-b <= 3 && b-a <= 3 }))
+	if diff := cmp.Diff(want, got, short, cmpopts.IgnoreFields(Holder{}, "Lapse")); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+	for _, h := range got.Holders {
+		if h.Lapse <= 0 || h.Lapse > f.timing.lapse {
+			t.Errorf("%v lapses in %v", h, h.Lapse)
+		}
+	}
+}
