@@ -178,21 +178,19 @@ func TestPin(t *testing.T) {
 		t.Error("the unpinned program renders other octets")
 	}
 
-	for name, b := range map[string][]byte{
-		"format 2":     bytes.Replace(pinned, []byte(`"format":1`), []byte(`"format":2`), 1),
-		"format 1":     bytes.Replace(pinned, []byte(`"format":1`), []byte(`"format":1,"dkim":true`), 1),
-		"unpin":        pinned[:100],
-		"columns":      bytes.Replace(pinned, []byte(`"columns":["name"`), []byte(`"columns":["nom"`), 1),
-		"no @":         bytes.Replace(pinned, []byte(`hello@`), []byte(`hello`), -1),
-		"no @ in it":   bytes.Replace(pinned, []byte(`help@`), []byte(`help`), -1),
-		"template tes": bytes.Replace(pinned, []byte(`{{define`), []byte(`{{defin`), -1),
+	for name, tc := range map[string]struct{ old, new, fault string }{
+		"newer format":    {`"format":1`, `"format":2`, "format 2: this program reads format 1"},
+		"unknown field":   {`"format":1`, `"format":1,"dkim":true`, "dkim"},
+		"not JSON":        {`{"format"`, `{"format`, "unpin template"},
+		"other columns":   {`"columns":["name"`, `"columns":["nom"`, "its columns"},
+		"broken From":     {"hello@", "hello", "no @"},
+		"broken Reply-To": {"help@", "help", "no @"},
+		"broken template": {"{{define", "{{defin", "at line:1"},
+		"broken options":  {`"stream":"ad"`, `"stream":"spam"`, `stream "spam"`},
 	} {
-		_, err := Unpin(b)
-		if err == nil {
-			t.Errorf("%s: unpinned", name)
+		_, err := Unpin(bytes.ReplaceAll(pinned, []byte(tc.old), []byte(tc.new)))
+		if err == nil || !strings.Contains(err.Error(), tc.fault) {
+			t.Errorf("%s: %v; want an error with %q", name, err, tc.fault)
 		}
-	}
-	if _, err := Unpin(bytes.Replace(pinned, []byte(`"format":1`), []byte(`"format":2`), 1)); err == nil || !strings.Contains(err.Error(), "format 2") {
-		t.Errorf("newer format: %v", err)
 	}
 }

@@ -16,7 +16,7 @@ type documents struct {
 	html    []byte // nil without an html document
 }
 
-// body returns the documents in a fixed order, for comparing and measuring.
+// all returns the documents in the order of plan.outlines.
 func (d *documents) all() [][]byte {
 	return append([][]byte{d.subject, d.text, d.html}, d.headers...)
 }

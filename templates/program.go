@@ -175,16 +175,15 @@ func (p *Program) checkContent(d *documents) error {
 
 // checkSenderBlock wants the whole sender block in each version of the body.
 func (p *Program) checkSenderBlock(d *documents) error {
-	versions := map[string][]byte{"text": d.text}
+	versions := [2][]byte{d.text, d.text}
 	if d.html != nil {
-		visible, err := textOf(d.html)
-		if err != nil {
+		var err error
+		if versions[1], err = textOf(d.html); err != nil {
 			return err
 		}
-		versions["html"] = visible
 	}
-	for doc, body := range versions {
-		body = collapse(body)
+	for i, doc := range []string{docText, docHTML} {
+		body := collapse(versions[i])
 		for _, f := range senderFields {
 			if value := collapse([]byte(p.opt.Sender.values()[f])); !bytes.Contains(body, value) {
 				return fmt.Errorf("advertising mail has to show the sender: {{.sender.%s}} is missing from %s", f, doc)

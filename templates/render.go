@@ -84,10 +84,10 @@ func (p *Program) admit(r *Recipient, s *scratch) error {
 		return fmt.Errorf("%d values for the columns %s", len(r.Values), list(p.columns))
 	}
 	if r.MessageID == "" || len(r.MessageID) > 250 || !ascii(r.MessageID) || strings.ContainsAny(r.MessageID, "<> ") {
-		return errors.New("Message-ID: want 1 to 250 characters of printable ASCII")
+		return errors.New("the Message-ID is not 1 to 250 characters of printable ASCII")
 	}
 	if r.Date.Year() < 1970 || r.Date.Year() > 9999 {
-		return errors.New("Date: not set")
+		return errors.New("the date is not set")
 	}
 	s.values = s.values[:0]
 	for i, value := range r.Values {

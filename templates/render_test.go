@@ -186,7 +186,7 @@ func TestRenderRefuses(t *testing.T) {
 		"no message-id":        {func(r *Recipient) { r.MessageID = "" }, "", "Message-ID"},
 		"message-id break":     {func(r *Recipient) { r.MessageID = "a\r\nb@c" }, "", "Message-ID"},
 		"message-id bracket":   {func(r *Recipient) { r.MessageID = "a>@c" }, "", "Message-ID"},
-		"no date":              {func(r *Recipient) { r.Date = time.Time{} }, "", "Date"},
+		"no date":              {func(r *Recipient) { r.Date = time.Time{} }, "", "date is not set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -172,24 +172,34 @@ func TestRunTwice(t *testing.T) {
 	})
 }
 
-// A lease is lost on time although no call to the store returns.
+// unanswered is a store whose renewals do not return before the end.
+type unanswered struct {
+	*Memory
+	end chan struct{}
+}
+
+func (u *unanswered) renew(context.Context, *plan, []string, time.Duration) ([]bool, error) {
+	<-u.end
+	return nil, errNoAnswer
+}
+
+// A lease is lost on time although no renewal returns.
 func TestLostWithoutTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := &Memory{}
-		b, err := NewMemory(m, Params{Owner: "o", Limits: Limits{Open: 1}})
+		h := &unanswered{Memory: &Memory{}, end: make(chan struct{})}
+		b, err := newBudget(h, Params{Owner: "o", Limits: Limits{Open: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		run(t, b)
+		defer close(h.end)
 		l := connect(t, b, "ad")
 		got := time.Now()
-		m.mu.Lock() // every call hangs from here on
 		<-l.Lost()
 		if after := time.Since(got); after > b.timing.lost || b.timing.lost+3*sec > b.timing.lapse {
 			t.Errorf("lost after %v, lapse after %v", after, b.timing.lapse)
 		}
-		m.mu.Unlock()
 		l.Release()
 	})
 }

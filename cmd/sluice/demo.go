@@ -80,6 +80,18 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 		return err
 	}
 	defer e.close()
+	return a.demoOn(ctx, f, demoParts{srv, e, log})
+}
+
+// demoParts are what a demo runs on.
+type demoParts struct {
+	relay *relay.Server
+	redis *embedded
+	log   *slog.Logger
+}
+
+func (a *app) demoOn(ctx context.Context, f demoFlags, p demoParts) error {
+	srv, e, log := p.relay, p.redis, p.log
 	a.banner(srv, e)
 	rdb := e.conn.Client()
 	defer rdb.Close()

@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 func main() {
@@ -16,5 +19,8 @@ func main() {
 	// The first signal asks for a clean end; giving the default handling back
 	// lets the second one leave at once.
 	context.AfterFunc(ctx, stop)
+	// go-redis writes every failed dial to stderr by itself; the errors it returns are
+	// reported where they matter, once.
+	redis.SetLogger(&logging.VoidLogger{})
 	os.Exit(run(ctx, os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }

@@ -33,7 +33,7 @@ func (a *app) relayCommand() *cobra.Command {
 		Use:   "relay",
 		Short: "Run the rehearsal relay: an SMTP server that speaks as NHN Cloud's does, and misbehaves on request",
 		Long:  relayHelp(),
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.runRelay(cmd, f)
 		},
@@ -52,7 +52,6 @@ func (a *app) relayCommand() *cobra.Command {
 	fl.DurationVar(&f.roundTrip, "rtt", 0, "simulate a network with this round trip `TIME`")
 	fl.BoolVar(&f.verbose, "verbose", false, "show recipients in full")
 	fl.BoolVar(&f.quiet, "quiet", false, "no line for each message")
-	cmd.MarkFlagsMutuallyExclusive("implicit-tls", "no-tls")
 	return cmd
 }
 
@@ -131,8 +130,11 @@ func (a *app) relayConfig(f relayFlags) (relay.Config, error) {
 	if cfg.Log, err = a.logger(); err != nil {
 		return cfg, err
 	}
-	if f.messages && !f.json {
+	switch {
+	case f.messages && !f.json:
 		return cfg, fmt.Errorf("--messages goes with --json")
+	case f.implicit && f.noTLS:
+		return cfg, fmt.Errorf("--implicit-tls and --no-tls exclude each other")
 	}
 	if f.script == "" {
 		return cfg, nil

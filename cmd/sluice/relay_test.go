@@ -178,12 +178,12 @@ func TestRelayCommandUsage(t *testing.T) {
 		"no such file":                       {"--script", bad + "x"},
 		"--messages goes with --json":        {"--messages"},
 		"listen":                             {"--listen", "256.0.0.1:1"},
-		"none of the others can be":          {"--no-tls", "--implicit-tls"},
+		"exclude each other":                 {"--no-tls", "--implicit-tls"},
 		"write CA":                           {"--listen", "127.0.0.1:0", "--ca-out", bad + "/x"},
-		"unknown command":                    {"now"},
+		"takes no argument":                  {"now"},
 	} {
 		code, out, err := sluice(t, "", append([]string{"relay"}, args...)...)
-		if out != "" || !strings.Contains(err, want) {
+		if code != exitUsage || out != "" || !strings.Contains(err, want) {
 			t.Errorf("%v: code %d, stdout %q, stderr %q; want %q", args, code, out, err, want)
 		}
 	}

@@ -185,7 +185,7 @@ func quotedField(t string, open int) (string, int, *quoteFault) {
 	return "", 0, &quoteFault{
 		at:  open,
 		why: fmt.Sprintf("a quote that does not close within %d lines and %d KB", maxLines, maxField>>10),
-		cut: !full && strings.Count(window, "\n") < maxLines,
+		cut: !full,
 	}
 }
 

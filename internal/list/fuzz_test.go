@@ -21,6 +21,7 @@ func FuzzNext(f *testing.F) {
 	for _, s := range []string{
 		"email,name\na@b.co,Kim\n\n\"c@d.co\",\"Le\"\"e\"\r\n", "email\tname\n\"a@b.co\tx\ne@f.co\ty\n", "\xff\xfee\x00", "\xef\xbb\xbfemail\n",
 		"email,name\na@b.co,\xc8\xab\n", "{\"email\":\"a@b.co\",\"name\":1}\n{", "email,name\na@b.co,\ufffd\n\"", "email,name\rx", "PK\x03\x04",
+		"email,name\na@b.co,\xff\xff\n",
 	} {
 		for i := range 2 {
 			f.Add([]byte(s), uint8(0), uint8(i))

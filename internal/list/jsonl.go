@@ -78,7 +78,6 @@ type object struct {
 }
 
 func (o *object) reset() {
-	o.email = ""
 	clear(o.reader.values)
 	clear(o.reader.have)
 }

@@ -12,6 +12,8 @@ func TestJSONLines(t *testing.T) {
 	runReadCases(t, map[string]readCase{
 		"kinds of values": {opt: opt, text: `{"email":"a@b.co","name":"Kim","n":12}` + "\n" + `{"name":true,"n":-1.50e3,"EMAIL":" c@d.co "}` + "\r\n\n" +
 			`  {"email":"e@f.co","name":0,"n":null,"z":[{"email":1}]} `, want: []string{"1 a@b.co|Kim|12", "2 c@d.co|true|-1.50e3", "4 e@f.co|0|"}},
+		"nothing of the row before": {opt: opt, text: `{"email":"a@b.co","name":"Kim","n":12}` + "\n" + `{"email":"c@d.co","name":"Lee"}` + "\n" + `{"name":"Yi"}`,
+			want: []string{"1 a@b.co|Kim|12", "2 c@d.co|Lee|", "3! no address"}},
 		"escapes":     {opt: opt, text: `{"email":"a\u0040b.co","\u006eame":"\uae40 \"J\"","n":"\\"}`, want: []string{`1 a@b.co|김 "J"|\`}},
 		"by content":  {text: "\n" + `{"email":"a@b.co","name":"Kim"}`, want: []string{"2 a@b.co|Kim"}},
 		"no email":    {opt: opt, text: `{"name":"Kim"}` + "\n{}\n", want: []string{"1! no address", "2! no address"}},

@@ -137,14 +137,14 @@ func (c Connection) client(o clientOptions) *redis.Client {
 			MasterName: c.Master, SentinelAddrs: c.Addrs, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
 			DB: c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			ContextTimeoutEnabled: true, PoolSize: o.poolSize, MaxRetries: o.retries, OnConnect: o.onConnect,
-			ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+			ReadTimeout: callTimeout, WriteTimeout: callTimeout, DialerRetries: 1,
 		})
 	} else {
 		rdb = redis.NewClient(&redis.Options{
 			Addr: c.Addrs[0], Network: network(c.Addrs[0]),
 			DB: c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			ContextTimeoutEnabled: true, PoolSize: o.poolSize, MaxRetries: o.retries, OnConnect: o.onConnect,
-			ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+			ReadTimeout: callTimeout, WriteTimeout: callTimeout, DialerRetries: 1,
 		})
 	}
 	if o.hook != nil {

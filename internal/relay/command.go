@@ -150,11 +150,10 @@ func (c *conn) startTLS(arg []byte) {
 		return
 	}
 	// Whatever came with the command was sent in the clear and must not be taken for
-	// something said inside TLS (CVE-2011-0411).
+	// something said inside TLS (CVE-2011-0411): handshake throws it away.
 	c.server.counters.beforeTLS.Add(int64(len(c.in.buffered())))
 	c.mustBeLast(atStartTLS, func() {
 		v := c.judge(atStartTLS, "220 2.0.0 Ready to start TLS")
-		c.in.r = c.in.w
 		c.say(atStartTLS, v)
 		if v.effect && !c.closing && c.flush() == nil {
 			c.handshake()

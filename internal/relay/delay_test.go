@@ -48,14 +48,20 @@ func TestDelayLine(t *testing.T) {
 // on any machine, however busy.)
 func TestDelayLineIsLate(t *testing.T) {
 	t.Parallel()
-	const trip = 30 * time.Millisecond
-	c := dial(t, start(t, Config{RoundTrip: trip}))
+	const trip = 200 * time.Millisecond
+	c := dial(t, start(t, Config{RoundTrip: trip, Rules: []Rule{{Stage: Rset, Action: Drop}}}))
 	c.want("220 ")
 	begin := time.Now()
 	c.send("NOOP\r\n")
 	c.want("250 ")
 	if took := time.Since(begin); took < trip {
 		t.Errorf("answered in %v, sooner than the round trip of %v", took, trip)
+	}
+	begin = time.Now()
+	c.send("RSET\r\n")
+	c.wantEnd("")
+	if took := time.Since(begin); took < trip {
+		t.Errorf("ended in %v, sooner than the round trip of %v", took, trip)
 	}
 }
 

@@ -183,6 +183,30 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+func TestTimesPerConnection(t *testing.T) {
+	t.Parallel()
+	s := start(t, Config{Rules: []Rule{{Stage: Noop, Times: 1, Per: PerConnection, Reply: "450 x"}, {Stage: Rset, Times: 1, Reply: "450 x"}}})
+	for _, rset := range []string{"450 ", "250 "} { // by default once for the server
+		c := session(t, s)
+		c.send("NOOP\r\n")
+		c.want("450 ")
+		c.send("NOOP\r\n")
+		c.want("250 ")
+		c.send("RSET\r\n")
+		c.want(rset)
+	}
+}
+
+// TestQuitGivesThePlaceBack before its reply: a client that has read the reply may open
+// another connection at once, and must not be counted twice.
+func TestQuitGivesThePlaceBack(t *testing.T) {
+	t.Parallel()
+	s := start(t, Config{Rules: []Rule{{Stage: Quit, Action: Stall, Accept: true}}})
+	c := session(t, s)
+	c.send("QUIT\r\n")
+	until(t, "no connection open, though no reply came", func() bool { return s.Stats().Open == 0 })
+}
+
 func TestGroupedIsNotAlone(t *testing.T) {
 	t.Parallel()
 	c := session(t, start(t, Config{Rules: []Rule{{Stage: Rcpt, Grouped: true, Reply: "503 5.5.1 no pipelining"}}}))
@@ -385,6 +409,15 @@ func TestIdle(t *testing.T) {
 		c.want("421 ")
 		c.send("NOOP\r\n")
 		c.want("250 ")
+	})
+	t.Run("once a silence", func(t *testing.T) {
+		t.Parallel()
+		c := session(t, start(t, Config{
+			IdleTimeout: 4 * silence,
+			Rules:       []Rule{{Stage: Idle, Delay: silence, Reply: "450 4.4.2 idle"}},
+		}))
+		c.want("450 ", "421 4.4.2 "+Host)
+		c.wantEnd("")
 	})
 	t.Run("time-out", func(t *testing.T) {
 		t.Parallel()

@@ -251,6 +251,21 @@ func TestTooManyFaultsClose(t *testing.T) {
 	c.wantEnd("")
 }
 
+// TestAcceptanceForgivesFaults: a long-lived connection is not closed for faults long past.
+func TestAcceptanceForgivesFaults(t *testing.T) {
+	t.Parallel()
+	c := session(t, start(t, Config{}))
+	for range 3 {
+		c.send(strings.Repeat("FROB\r\n", 19))
+		for range 19 {
+			c.want("500 ")
+		}
+		if got := c.deliver("a@example.com"); !strings.HasPrefix(got, "250 ") {
+			t.Fatal(got)
+		}
+	}
+}
+
 // TestRefusedRecipientCostsNoConnection: DATA after a refused RCPT is no fault of a
 // pipelining client.
 func TestRefusedRecipientCostsNoConnection(t *testing.T) {
@@ -394,6 +409,8 @@ func TestChunking(t *testing.T) {
 	if got := string(s.Truth()[0].Content); got != "ab\r\n.\r\ncd\r\n" {
 		t.Errorf("content %q", got)
 	}
+	c.send(begin + "BDAT 2\r\nx\rBDAT 4 LAST\r\n\ny\r\n") // torn between CR and LF
+	c.want("250 ", "250 ", "250 ", "250 2.0.0 OK queued")
 	c.send("BDAT 3 LAST\r\nabcNOOP\r\n") // the chunk is swallowed
 	c.want("503 ", "250 2.0.0 Ok")
 	c.send("MAIL FROM:<a@example.com> SIZE=2000\r\n")
@@ -405,8 +422,8 @@ func TestChunking(t *testing.T) {
 	c.send("BDAT x\r\n")
 	c.want("501 ")
 	c.wantEnd("")
-	if n, bad := len(s.Truth()), s.Stats().BadBytes(); n != 1 || bad != 0 {
-		t.Errorf("%d messages, %d bad bytes; want 1 and 0", n, bad)
+	if n, bad := len(s.Truth()), s.Stats().BadBytes(); n != 2 || bad != 0 {
+		t.Errorf("%d messages, %d bad bytes; want 2 and 0", n, bad)
 	}
 }
 

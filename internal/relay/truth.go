@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -64,11 +65,21 @@ func (a Accepted) Recipients() []string { return strings.Fields(a.To) }
 
 // MarshalJSON hides the AppKey: this is what ends up in files and on screens.
 func (a Accepted) MarshalJSON() ([]byte, error) {
+	line, err := a.line()
+	return bytes.TrimSuffix(line, []byte("\n")), err
+}
+
+// line is the record as a line of JSON, with < and > as they are: every Message-ID has them.
+func (a Accepted) line() ([]byte, error) {
 	type plain Accepted
 	if len(a.User) > 2 {
 		a.User = a.User[:2] + "***"
 	}
-	return json.Marshal(plain(a))
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(plain(a))
+	return buf.Bytes(), err
 }
 
 // truthChunk is how many records are allocated at once: growing one slice of a million
@@ -88,12 +99,12 @@ func (l *ledger) add(a Accepted) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		line, err := json.Marshal(a)
+		line, err := a.line()
 		if err != nil {
 			return fmt.Errorf("encode truth: %w", err)
 		}
 		// One write with O_APPEND: after a kill the file holds whole lines.
-		if _, err := l.file.Write(append(line, '\n')); err != nil {
+		if _, err := l.file.Write(line); err != nil {
 			return fmt.Errorf("write truth: %w", err)
 		}
 	}

@@ -59,6 +59,7 @@ type lag struct {
 
 	reset atomic.Bool   // end with RST instead of FIN
 	ended chan struct{} // closed by Close: the out side writes what it holds, then closes
+	endAt time.Time     // when the end is due; set before ended is closed
 	gone  chan struct{} // closed when the socket is
 	once  sync.Once
 
@@ -138,8 +139,7 @@ func (l *lag) drain() {
 		}
 		break
 	}
-	// The end of the stream takes as long as its bytes.
-	l.pause(l.oneWay)
+	l.pause(time.Until(l.endAt))
 	if l.reset.Load() {
 		l.abort()
 		return
@@ -220,9 +220,12 @@ func (l *lag) Write(b []byte) (int, error) {
 	}
 }
 
-// Close ends the connection once what was written has arrived.
+// Close ends the connection after what was written, and as late as that.
 func (l *lag) Close() error {
-	l.once.Do(func() { close(l.ended) })
+	l.once.Do(func() {
+		l.endAt = time.Now().Add(l.oneWay)
+		close(l.ended)
+	})
 	return nil
 }
 

@@ -1,0 +1,718 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// poolRun is a Pool at work on a relay.
+type poolRun struct {
+	t     *testing.T
+	cfg   PoolConfig
+	dials atomic.Int32
+	most  atomic.Int32 // connections open at a time
+	now   atomic.Int32
+	opens chan int // every change of the number of open connections
+	stop  context.CancelFunc
+	force context.CancelFunc
+	done  chan error
+}
+
+func newPoolRun(t *testing.T, src Source, script func(*peer)) *poolRun {
+	t.Helper()
+	host, port := listen(t, script)
+	r := &poolRun{t: t, opens: make(chan int, 10000), done: make(chan error, 1)}
+	mem := NewMemory()
+	r.cfg = PoolConfig{Source: src, Max: 1, Grow: 5 * time.Millisecond,
+		Dial: func(ctx context.Context) (*Conn, error) {
+			r.dials.Add(1)
+			cfg := plainConfig(host, port)
+			cfg.Memory = mem
+			return Dial(ctx, cfg)
+		},
+		OnChange: func(open int) {
+			r.now.Store(int32(open))
+			r.most.Store(max(r.most.Load(), int32(open)))
+			r.opens <- open
+		}}
+	return r
+}
+
+func (r *poolRun) start() *poolRun {
+	r.t.Helper()
+	p, err := NewPool(r.cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var ctx, force context.Context
+	ctx, r.stop = context.WithCancel(context.Background())
+	force, r.force = context.WithCancel(context.Background())
+	go func() { r.done <- p.Run(ctx, force) }()
+	r.t.Cleanup(func() {
+		r.stop()
+		r.force()
+		if r.done != nil {
+			<-r.done
+		}
+	})
+	return r
+}
+
+// end waits for Run.
+func (r *poolRun) end() error {
+	r.t.Helper()
+	done := r.done
+	r.done = nil
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(15 * time.Second):
+		r.t.Fatal("Run does not return")
+		return nil
+	}
+}
+
+// waitOpen waits until n connections are open.
+func (r *poolRun) waitOpen(n int) {
+	r.t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		select {
+		case open := <-r.opens:
+			if open == n {
+				return
+			}
+		case <-deadline:
+			r.t.Fatalf("never %d connections open, now %d", n, r.now.Load())
+		}
+	}
+}
+
+func waitAll(t *testing.T, all []*message) {
+	t.Helper()
+	deadline := time.After(15 * time.Second)
+	for _, m := range all {
+		select {
+		case <-m.ended:
+		case <-deadline:
+			t.Fatalf("message %s never ends", m.name)
+		}
+	}
+}
+
+// slowDots is a sink whose dots take some time, so that work piles up.
+func slowDots(d time.Duration) *sink {
+	return &sink{ehlo: nhnEHLO, reply: func(stage Stage, _ string) string {
+		if stage == StageEOD {
+			<-time.After(d)
+		}
+		return ""
+	}}
+}
+
+// A pool with more work than its connections manage grows to its bound, one by one, and
+// everything arrives once.
+func TestPoolGrows(t *testing.T) {
+	t.Parallel()
+	s := slowDots(2 * time.Millisecond)
+	all, _ := messages(400)
+	r := newPoolRun(t, newQueue(all...).finish(), s.serve)
+	r.cfg.Max = 3
+	if err := r.start().end(); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		m.want(t, Accepted, StageEOD, 250)
+	}
+	checkPairing(t, s, len(all))
+	if s.conns != 3 || r.most.Load() != 3 {
+		t.Errorf("%d connections, %d at a time; want 3", s.conns, r.most.Load())
+	}
+}
+
+// Connections that all wait for a slow relay cannot ask for more work; the pool sees that
+// there is some all the same.
+func TestPoolGrowsWhileAllWait(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	s := &sink{ehlo: nhnEHLO, reply: func(stage Stage, _ string) string {
+		if stage == StageEOD {
+			<-release
+		}
+		return ""
+	}}
+	all, _ := messages(9)
+	r := newPoolRun(t, newQueue(all...).finish(), s.serve)
+	r.cfg.Max = 3
+	r.start()
+	r.waitOpen(3)
+	close(release)
+	if err := r.end(); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, 9)
+}
+
+// throttledQueue has work, and budget for one message in three asks.
+type throttledQueue struct {
+	*queue
+	asked atomic.Int32
+}
+
+func (q *throttledQueue) TryNext() (Transaction, Supply) {
+	if q.asked.Add(1)%3 > 0 {
+		return nil, Throttled
+	}
+	return q.queue.TryNext()
+}
+
+// Work that waits for budget opens no connection.
+func TestPoolThrottled(t *testing.T) {
+	t.Parallel()
+	s := slowDots(time.Millisecond)
+	all, _ := messages(150)
+	r := newPoolRun(t, &throttledQueue{queue: newQueue(all...).finish()}, s.serve)
+	r.cfg.Max = 5
+	if err := r.start().end(); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, len(all))
+	if s.conns != 1 {
+		t.Errorf("%d connections, want 1", s.conns)
+	}
+}
+
+// Refused recipients, deferred ones and refused contents cost no connection.
+func TestPoolRefusals(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	s := &sink{ehlo: nhnEHLO, reply: func(stage Stage, arg string) string {
+		var i int
+		_, _ = fmt.Sscanf(strings.TrimPrefix(arg, "TO:<"), "to%d@", &i)
+		switch {
+		case stage == StageRcpt && i%20 == 3:
+			return "550 5.1.1 no such user"
+		case stage == StageRcpt && i%20 == 7:
+			return "450 4.2.1 later"
+		case stage == StageEOD && i%100 == 9:
+			return "554 5.7.1 spam"
+		}
+		return ""
+	}}
+	all, _ := messages(n)
+	r := newPoolRun(t, newQueue(all...).finish(), s.serve)
+	r.cfg.Max = 2
+	if err := r.start().end(); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, n*89/100)
+	if s.conns > 2 {
+		t.Errorf("%d connections, want at most 2", s.conns)
+	}
+}
+
+// requeue puts back what comes back unsent.
+type requeue struct {
+	*queue
+	unsent atomic.Int32
+}
+
+type again struct {
+	tx
+	q *requeue
+}
+
+func (a again) Done(r Result) {
+	if r.Kind == Unsent {
+		a.q.unsent.Add(1)
+		a.q.change(func() { a.q.waiting = append(a.q.waiting, a) })
+		return
+	}
+	a.tx.Done(r)
+}
+
+func newRequeue(all ...*message) *requeue {
+	q := &requeue{queue: newQueue()}
+	for _, m := range all {
+		q.waiting = append(q.waiting, again{tx{m}, q})
+	}
+	return q
+}
+
+// A relay that refuses connections is not dialled once a message, never twice at a time,
+// and the mail waits.
+func TestPoolRelayRefuses(t *testing.T) {
+	t.Parallel()
+	s := &sink{ehlo: nhnEHLO}
+	var refused, now atomic.Int32
+	all, _ := messages(200)
+	q := newRequeue(all...)
+	r := newPoolRun(t, q, func(p *peer) {
+		if now.Add(1) > 1 && refused.Load() < 3 {
+			t.Error("two ungreeted connections at a time")
+		}
+		defer now.Add(-1)
+		if refused.Load() < 2 {
+			refused.Add(1)
+			p.say("421 4.7.0 too many connections\r\n")
+			return
+		}
+		s.serve(p)
+	})
+	r.cfg.Max = 1
+	var results []error
+	var mu sync.Mutex
+	r.cfg.OnDial = func(err error) { mu.Lock(); defer mu.Unlock(); results = append(results, err) }
+	r.start()
+	waitAll(t, all)
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, len(all))
+	if r.dials.Load() != 3 || len(results) != 3 || results[0] == nil || results[2] != nil {
+		t.Errorf("%d dials, results %v; want 2 refused and 1 good", r.dials.Load(), results)
+	}
+	if n := q.unsent.Load(); n > 4 {
+		t.Errorf("%d messages came back, want one a refused dial", n)
+	}
+}
+
+// A connection that dies before it was of use counts like a refused one.
+func TestPoolUselessConnections(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(50)
+	q := newRequeue(all...)
+	third := make(chan struct{})
+	r := newPoolRun(t, q, func(p *peer) {
+		p.hello(noPipes)
+		if p.n == 2 {
+			close(third)
+		}
+		p.expect("MAIL FROM:<from@a.example>\r\n")
+		p.say("421 4.3.2 busy\r\n")
+	})
+	start := time.Now()
+	r.start()
+	<-third
+	// Pauses of at least a tenth of 0.5 s and of 1 s lie between three of them.
+	if d := time.Since(start); d < 150*time.Millisecond {
+		t.Errorf("three useless connections in %v", d)
+	}
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if len(m.result) > 0 {
+			t.Errorf("message %s was blamed: %+v", m.name, m.result)
+		}
+	}
+}
+
+// A refused login ends Run at once, after one attempt, with what was under way finished.
+func TestPoolLogin(t *testing.T) {
+	t.Parallel()
+	s := slowDots(time.Millisecond)
+	all, _ := messages(3000)
+	r := newPoolRun(t, newQueue(all...), s.serve)
+	host, port := listen(t, func(p *peer) {
+		p.hello(authEHLO)
+		p.expect(authPlain)
+		p.say("535 5.7.8 no\r\n")
+		p.quiet()
+	})
+	good := r.cfg.Dial
+	r.cfg.Max = 3
+	r.cfg.Dial = func(ctx context.Context) (*Conn, error) {
+		if r.dials.Load() == 0 {
+			return good(ctx)
+		}
+		r.dials.Add(1)
+		cfg := plainConfig(host, port)
+		cfg.User, cfg.Password = "AppKey#ad", "SecretKey"
+		return Dial(ctx, cfg)
+	}
+	err := r.start().end()
+	if !errors.Is(err, ErrLogin) {
+		t.Fatalf("Run: %v, want ErrLogin", err)
+	}
+	if r.dials.Load() != 2 {
+		t.Errorf("%d dials, want a good and a refused one", r.dials.Load())
+	}
+	sent := 0
+	for _, m := range all {
+		if len(m.result) > 0 {
+			sent++
+			m.want(t, Accepted, StageEOD, 250)
+		}
+	}
+	checkPairing(t, s, sent)
+}
+
+// fakeLease is a Lease that can be lost.
+type fakeLease struct {
+	lost     chan struct{}
+	released atomic.Int32
+}
+
+func (l *fakeLease) Release()              { l.released.Add(1) }
+func (l *fakeLease) Lost() <-chan struct{} { return l.lost }
+
+// A lost lease drains its connection, every lease is released once, and no connection is
+// open without one.
+func TestPoolLeases(t *testing.T) {
+	t.Parallel()
+	s := &sink{ehlo: nhnEHLO}
+	var mu sync.Mutex
+	var leases []*fakeLease
+	permit := make(chan struct{}, 1)
+	permit <- struct{}{}
+	first, rest := newMessage(1), newMessage(2)
+	q := newQueue(first)
+	r := newPoolRun(t, q, s.serve)
+	r.cfg.Warm, r.cfg.Max = 1, 2
+	r.cfg.Admit = func(ctx context.Context) (Lease, error) {
+		select {
+		case <-permit:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		leases = append(leases, &fakeLease{lost: make(chan struct{})})
+		return leases[len(leases)-1], nil
+	}
+	r.start()
+	<-first.ended
+	mu.Lock()
+	close(leases[0].lost)
+	mu.Unlock()
+	r.waitOpen(0)
+	q.add(rest)
+	if r.dials.Load() != 1 {
+		t.Errorf("%d dials with one permission", r.dials.Load())
+	}
+	permit <- struct{}{}
+	<-rest.ended
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, 2)
+	for i, l := range leases {
+		if n := l.released.Load(); n != 1 {
+			t.Errorf("lease %d released %d times", i, n)
+		}
+	}
+	if len(leases) != 2 {
+		t.Errorf("%d leases, want 2", len(leases))
+	}
+}
+
+// Idle connections are let go, all but the warm ones; the warm one carries the next
+// message.
+func TestPoolShrinksToWarm(t *testing.T) {
+	t.Parallel()
+	s := slowDots(2 * time.Millisecond)
+	all, _ := messages(300)
+	q := newQueue(all...)
+	r := newPoolRun(t, q, s.serve)
+	r.cfg.Max, r.cfg.Warm, r.cfg.PerConnection = 3, 1, Limits{Idle: 20 * time.Millisecond}
+	r.start()
+	r.waitOpen(3)
+	waitAll(t, all)
+	r.waitOpen(1)
+	dials := r.dials.Load()
+	last := newMessage(301)
+	<-time.After(60 * time.Millisecond) // three idle limits: the warm one is still there
+	q.add(last)
+	<-last.ended
+	if r.dials.Load() != dials || r.now.Load() != 1 {
+		t.Errorf("%d dials for a message with a warm connection there", r.dials.Load()-dials)
+	}
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With no warm connection an idle pool holds none, and opens one for the next message.
+func TestPoolFromNothing(t *testing.T) {
+	t.Parallel()
+	s := &sink{ehlo: nhnEHLO}
+	q := newQueue()
+	r := newPoolRun(t, q, s.serve)
+	r.cfg.PerConnection.Idle = 10 * time.Millisecond
+	r.start()
+	for i := 1; i <= 3; i++ {
+		m := newMessage(i)
+		q.add(m)
+		<-m.ended
+		m.want(t, Accepted, StageEOD, 250)
+		r.waitOpen(0)
+	}
+	if r.dials.Load() != 3 {
+		t.Errorf("%d dials, want 3", r.dials.Load())
+	}
+}
+
+// Connections are replaced after their share, without a message lost or unsent.
+func TestPoolRecycles(t *testing.T) {
+	t.Parallel()
+	for name, lim := range map[string]Limits{"messages": {Messages: 10}, "age": {Age: 20 * time.Millisecond}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := slowDots(time.Millisecond)
+			all, _ := messages(100)
+			r := newPoolRun(t, newQueue(all...).finish(), s.serve)
+			r.cfg.PerConnection = lim
+			if err := r.start().end(); !errors.Is(err, errNoMore) {
+				t.Fatal(err)
+			}
+			for _, m := range all {
+				m.want(t, Accepted, StageEOD, 250)
+			}
+			if s.conns < 4 || lim.Messages > 0 && s.conns != 10 {
+				t.Errorf("%d connections", s.conns)
+			}
+		})
+	}
+}
+
+// A relay that says 421 after 12 messages does it twice; then the pool is before it.
+func TestPoolLearnsMessageLimit(t *testing.T) {
+	t.Parallel()
+	var s sink
+	s.ehlo = nhnEHLO
+	all, _ := messages(120)
+	q := newRequeue(all...)
+	r := newPoolRun(t, q, func(p *peer) {
+		own := &sink{ehlo: nhnEHLO}
+		mails := 0
+		own.reply = func(stage Stage, _ string) string {
+			if stage == StageMail {
+				if mails++; mails > 12 {
+					return "421 4.7.0 too many messages in this connection"
+				}
+			}
+			return ""
+		}
+		own.serve(p)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.got = append(s.got, own.got...)
+	})
+	r.start()
+	waitAll(t, all)
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	if n := q.unsent.Load(); n != 2 {
+		t.Errorf("%d messages ran into the limit, want 2", n)
+	}
+	if r.dials.Load() != 10 {
+		t.Errorf("%d connections, want 10 of 12 messages", r.dials.Load())
+	}
+}
+
+func TestLearner(t *testing.T) {
+	t.Parallel()
+	bye := func(stage Stage) *Error { return &Error{Stage: stage, Reply: Reply{Code: 421}} }
+	stale := &Error{Stage: StageIdle, Err: ErrStale}
+	var l learner
+	want := func(why string, lim Limits) {
+		t.Helper()
+		if got := l.limits(Limits{}); got != lim {
+			t.Errorf("%s: %+v, want %+v", why, got, lim)
+		}
+	}
+	l.see(bye(StageMail), 7, 0)
+	want("once", Limits{})
+	l.see(nil, 7, 0)
+	l.see(bye(StageEOD), 7, 0)
+	want("a 421 to a dot is about the message", Limits{})
+	l.see(bye(StageMail), 9, 0)
+	want("another count", Limits{})
+	l.see(bye(StageIdle), 9, 0)
+	want("the same twice", Limits{Messages: 9})
+	l.see(stale, 50, 10*time.Second)
+	l.see(stale, 5, 60*time.Second)
+	want("idle times that differ", Limits{Messages: 9})
+	l.see(stale, 5, 59*time.Second)
+	want("idle times that agree", Limits{Messages: 9, Idle: 59 * time.Second * 9 / 10})
+	if got := l.limits(Limits{Messages: 5, Idle: time.Second}); got != (Limits{Messages: 5, Idle: time.Second}) {
+		t.Errorf("looser than configured: %+v", got)
+	}
+	for range 100 {
+		if age := l.limits(Limits{Age: 100 * time.Second}).Age; age < 90*time.Second || age > 100*time.Second {
+			t.Fatalf("age %v", age)
+		}
+	}
+}
+
+func TestPacer(t *testing.T) {
+	t.Parallel()
+	var p pacer
+	now := time.Unix(1000, 0)
+	for i := range 40 {
+		bound := min(maxPause, firstPause<<min(i, 10))
+		if pause := p.failed(now); pause < bound/10 || pause > bound || p.notBefore != now.Add(pause) {
+			t.Errorf("pause %d is %v, want up to %v", i, pause, bound)
+		}
+	}
+	if p.worked(); p.failures != 0 || !p.notBefore.IsZero() {
+		t.Error("a success does not end the pauses")
+	}
+	old := &Error{Stage: StageIdle, Err: ErrStale}
+	for name, tc := range map[string]struct {
+		err     *Error
+		settled int64
+		lived   time.Duration
+		want    bool
+	}{
+		"planned end":         {nil, 0, 0, false},
+		"never of use":        {old, 0, time.Second, true},
+		"idled for long":      {old, 0, time.Minute, false},
+		"broke after a few":   {&Error{Stage: StageMail}, 3, time.Minute, true},
+		"broke after a share": {&Error{Stage: StageMail}, 10, 0, false},
+	} {
+		if got := pointless(tc.err, tc.settled, tc.lived); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// The end of ctx drains: open dots are waited for, the rest is left in the Source.
+func TestPoolDrains(t *testing.T) {
+	t.Parallel()
+	release, waiting := make(chan struct{}), make(chan struct{}, 10)
+	s := &sink{ehlo: nhnEHLO, reply: func(stage Stage, _ string) string {
+		if stage == StageEOD {
+			waiting <- struct{}{}
+			<-release
+		}
+		return ""
+	}}
+	all, _ := messages(5)
+	r := newPoolRun(t, newQueue(all...), s.serve).start()
+	<-waiting
+	r.stop()
+	close(release)
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	all[0].want(t, Accepted, StageEOD, 250)
+	all[1].want(t, Accepted, StageEOD, 250) // its envelope was out
+	checkPairing(t, s, 2)
+}
+
+// The end of force closes everything at once; what had its dot out is unknown.
+func TestPoolForce(t *testing.T) {
+	t.Parallel()
+	release, waiting := make(chan struct{}), make(chan struct{}, 10)
+	defer close(release)
+	s := &sink{ehlo: nhnEHLO, reply: func(stage Stage, _ string) string {
+		if stage == StageEOD {
+			waiting <- struct{}{}
+			<-release
+		}
+		return ""
+	}}
+	all, _ := messages(5)
+	r := newPoolRun(t, newQueue(all...), s.serve).start()
+	<-waiting
+	r.stop()
+	r.force()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	all[0].want(t, Unknown, StageEOD, 0)
+	if k := all[1].result[0].Kind; k != Unsent {
+		t.Errorf("second: %v", k)
+	}
+}
+
+// A drain ends a dial that hangs, and what waited for it goes back.
+func TestPoolDrainsWhileDialling(t *testing.T) {
+	t.Parallel()
+	accepted := make(chan struct{})
+	m := newMessage(1)
+	r := newPoolRun(t, newQueue(m), func(p *peer) { close(accepted); p.quiet() }).start()
+	<-accepted
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.result) != 1 || m.result[0].Kind != Unsent {
+		t.Errorf("the message ended as %+v", m.result)
+	}
+}
+
+// Messages go to the connection that rested last, so that the others idle out.
+func TestFeederLIFO(t *testing.T) {
+	t.Parallel()
+	q := newQueue()
+	f := newFeeder(q)
+	ctx, cancel := context.WithCancel(t.Context())
+	go f.run(ctx)
+	type got struct {
+		who int
+		tx  Transaction
+		err error
+	}
+	results := make(chan got, 3)
+	for i := range 3 {
+		go func() { tx, err := f.Next(ctx); results <- got{i, tx, err} }()
+		for {
+			f.mu.Lock()
+			n := len(f.resting)
+			f.mu.Unlock()
+			if n == i+1 {
+				break
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+	q.add(newMessage(1))
+	if g := <-results; g.who != 2 || g.err != nil {
+		t.Errorf("message 1 went to connection %d, %v; want 2", g.who, g.err)
+	}
+	q.add(newMessage(2))
+	if g := <-results; g.who != 1 || g.err != nil {
+		t.Errorf("message 2 went to connection %d, %v; want 1", g.who, g.err)
+	}
+	cancel()
+	if g := <-results; g.err == nil {
+		t.Error("Next went on after ctx")
+	}
+	<-f.over
+}
+
+func TestPoolConfigErrors(t *testing.T) {
+	t.Parallel()
+	ok := PoolConfig{Dial: func(context.Context) (*Conn, error) { return nil, nil }, Source: newQueue(), Max: 2, Warm: 1}
+	if _, err := NewPool(ok); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*PoolConfig){
+		"no dial":   func(c *PoolConfig) { c.Dial = nil },
+		"no source": func(c *PoolConfig) { c.Source = nil },
+		"max 0":     func(c *PoolConfig) { c.Max = 0 },
+		"warm":      func(c *PoolConfig) { c.Warm = 3 },
+		"warm -1":   func(c *PoolConfig) { c.Warm = -1 },
+	} {
+		cfg := ok
+		change(&cfg)
+		if _, err := NewPool(cfg); !errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v, want ErrConfig", name, err)
+		}
+	}
+}
