@@ -128,27 +128,35 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// Waiters are served in turn.
+// Waiters are served in turn, and one that gave up does not hold a token back.
 func TestMessagesInTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := onGenerous(t, &generous{Memory: &Memory{}, takes: time.Millisecond}, Limits{Open: 1})
-		var mu sync.Mutex
-		var order []int
-		var wg sync.WaitGroup
+		s := newStock(10, true)
+		served := make(chan int, 5)
+		ctx, cancel := context.WithCancel(t.Context())
 		for i := range 5 {
-			wg.Go(func() {
-				if b.Message(t.Context(), "ad") == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					order = append(order, i)
+			go func() {
+				c := t.Context()
+				if i == 1 {
+					c = ctx
 				}
-			})
+				if _, err := s.wait(c); err == nil {
+					served <- i
+				}
+			}()
 			synctest.Wait()
 		}
-		wg.Wait()
-		if len(order) != 5 {
-			t.Errorf("served %v", order)
+		cancel()
+		synctest.Wait()
+		for _, want := range []int{0, 2, 3, 4} {
+			s.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(life)}})
+			if got := <-served; got != want {
+				t.Errorf("served %d, want %d", got, want)
+			}
+		}
+		if _, ok := s.try(time.Now()); ok {
+			t.Error("a token too many")
 		}
 	})
 }

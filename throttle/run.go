@@ -114,7 +114,7 @@ func nextAsk(g grant) time.Duration {
 	case retry <= 0:
 		return spread(unknownGap)
 	}
-	return retry + rand.N(gap/5) // so that the processes do not ask in step
+	return max(retry, gap/2) + rand.N(gap/2) // so that the processes do not ask in step
 }
 
 // renewals renews the leases of connections and gives returned ones back.

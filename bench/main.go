@@ -1,0 +1,154 @@
+// Command bench measures what this program claims, against what people would
+// otherwise run, on this machine. It prints tables in Markdown, each under the
+// machine, the commit and the command it comes from.
+//
+// It is the relay itself, starts a redis-server of its own, and runs worker,
+// baseline and bare sender as child processes, so that each one's processor time
+// can be told apart. Where a ratio is claimed, both sides run in turn and the ratio
+// is taken pair by pair. Everything is on loopback; nothing that runs on the machine
+// is used or changed.
+//
+// It judges nothing: a figure that misses its target is printed like any other. It
+// fails where a run did not do its work, such as a mail that was not accepted or
+// accepted twice. Linux only, because it reads /proc.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	redis.SetLogger(&logging.VoidLogger{})
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one invocation.
+type bench struct {
+	ctx     context.Context //nolint:containedctx // lives as long as the program
+	out     io.Writer       // tables
+	err     io.Writer       // progress
+	dir     string          // for Redis's files, lists and sockets; removed at the end
+	profile string          // directory for CPU profiles of the children, "" = none
+	quick   bool
+
+	runs   int           // of each side of a ratio
+	window time.Duration // of each run
+	large  int           // recipients of the largest campaign
+}
+
+// benchmark is one of the tables.
+type benchmark struct {
+	name, about string
+	run         func(*bench) error
+}
+
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"memory", "Redis memory a recipient, pending and accepted", (*bench).memory},
+		{"enqueue", "rows a second from a CSV file into Redis", (*bench).enqueue},
+		{"render", "microseconds a mail", (*bench).render},
+		{"roundtrips", "messages a round trip at 20 ms", (*bench).roundTrips},
+		{"loopback", "messages a second and CPU a message without delay", (*bench).loopback},
+		{"flat", "cost a message at 10,000, 100,000 and 1,000,000 recipients", (*bench).flat},
+	}
+}
+
+func run(ctx context.Context, args []string, out, errs io.Writer) error {
+	if len(args) == 2 && args[0] == childCommand {
+		return runChild(ctx, args[1], os.Stdin, out)
+	}
+	b := &bench{ctx: ctx, out: out, err: errs}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(errs)
+	fs.BoolVar(&b.quick, "quick", false, "a smoke run: short windows, small lists, figures that mean little")
+	fs.StringVar(&b.profile, "profile", "", "write CPU profiles of worker and baselines into this `DIR`ectory")
+	fs.IntVar(&b.runs, "runs", 5, "how often each side of a ratio is run")
+	fs.DurationVar(&b.window, "window", 3*time.Second, "how long a run is measured at least")
+	fs.IntVar(&b.large, "recipients", 1_000_000, "recipients of the largest campaign")
+	fs.Usage = func() { usage(errs, fs) }
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if b.quick {
+		b.runs, b.window, b.large = 2, 300*time.Millisecond, 20_000
+	}
+	chosen, err := choose(fs.Args())
+	if err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "sluice-bench-*"); err != nil {
+		return fmt.Errorf("working directory: %w", err)
+	}
+	defer os.RemoveAll(b.dir)
+	b.heading(args)
+	for _, c := range chosen {
+		b.progress("%s", c.name)
+		b.printf("\n## %s: %s\n\n", c.name, c.about)
+		if err := c.run(b); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+func usage(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprintf(w, "usage: bench [flags] [NAME...]   (all of them where none is named)\n\n")
+	for _, b := range benchmarks() {
+		fmt.Fprintf(w, "  %-11s %s\n", b.name, b.about)
+	}
+	fmt.Fprintln(w)
+	fs.PrintDefaults()
+}
+
+// choose returns the benchmarks of these names, in their own order.
+func choose(names []string) ([]benchmark, error) {
+	all := benchmarks()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var out []benchmark
+	for _, b := range all {
+		if slices.Contains(names, b.name) {
+			out = append(out, b)
+		}
+	}
+	if len(out) != len(names) {
+		return nil, fmt.Errorf("%s: want names out of %s, each once", strings.Join(names, " "), strings.Join(benchmarkNames(), ", "))
+	}
+	return out, nil
+}
+
+func benchmarkNames() []string {
+	var names []string
+	for _, b := range benchmarks() {
+		names = append(names, b.name)
+	}
+	return names
+}
+
+func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
+
+// progress tells whoever waits what is going on.
+func (b *bench) progress(format string, args ...any) {
+	fmt.Fprintf(b.err, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+}
