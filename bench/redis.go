@@ -107,34 +107,6 @@ func (s *redisServer) used(ctx context.Context) (float64, error) {
 	return least, nil
 }
 
-// commandTime is the time Redis has spent on commands, in µs, and their number.
-func (s *redisServer) commandTime(ctx context.Context) (usec, calls float64, err error) {
-	text, err := s.rdb.Info(ctx, "commandstats").Result()
-	if err != nil {
-		return 0, 0, fmt.Errorf("redis info: %w", err)
-	}
-	for line := range strings.Lines(text) {
-		name, fields, ok := strings.Cut(strings.TrimSpace(line), ":")
-		if !ok || !strings.HasPrefix(name, "cmdstat_") {
-			continue
-		}
-		for f := range strings.SplitSeq(fields, ",") {
-			key, value, _ := strings.Cut(f, "=")
-			v, err := strconv.ParseFloat(value, 64)
-			switch {
-			case err != nil:
-				return 0, 0, fmt.Errorf("redis info: %s: %w", name, err)
-			case key == "calls":
-				calls += v
-			// A script's time holds that of the commands it calls.
-			case key == "usec" && strings.HasPrefix(name, "cmdstat_eval"), key == "usec":
-				usec += v
-			}
-		}
-	}
-	return usec, calls, nil
-}
-
 // pause waits for d, or returns ctx's error.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/sluicemail/sluice/internal/list"
@@ -29,6 +30,7 @@ type Request struct {
 	Template *templates.Template
 	Options  templates.Options
 	List     List
+	Encoding string         // of the list, by one of list.Encodings; "" = detected
 	Start    time.Time      // not before; zero = at once
 	Progress func(rows int) // called now and then while the list is read; may be nil
 }
@@ -67,19 +69,14 @@ var ErrListChanged = errors.New("the list changed while it was being read; send 
 
 // Send checks the whole list and stores it as a campaign.
 func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
-	p, err := r.Template.Compile(r.Options)
+	p, sum, err := r.prepare(ctx)
 	if err != nil {
-		return nil, &InputError{err}
+		return nil, err
 	}
 	pin, err := p.Pin()
 	if err != nil {
 		return nil, fmt.Errorf("pin template: %w", err)
 	}
-	sum, err := r.List.hash(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.name(sum)
 	digest := sha256.Sum256(append([]byte(r.Stream+"\x00"), pin...))
 	st, err := q.Stage(ctx, queue.Campaign{
 		Name: r.Name, Key: r.Key, Stream: r.Stream, From: r.Options.From.Address.String(),
@@ -108,18 +105,52 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 
 // Check reads and renders the whole list and stores nothing.
 func Check(ctx context.Context, r Request) (*Result, error) {
-	p, err := r.Template.Compile(r.Options)
-	if err != nil {
-		return nil, &InputError{err}
-	}
-	sum, err := r.List.hash(ctx)
+	p, sum, err := r.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.name(sum)
 	res := &Result{Warnings: p.Warnings(), Campaign: &queue.Campaign{Name: r.Name, Key: r.Key, Stream: r.Stream}}
 	in := &intake{ctx: ctx, request: r, program: p, store: dry{}, render: true, result: res}
 	return res, in.run(sum)
+}
+
+// prepare reads the list for the first time, compiles the template for its columns
+// and gives the send its identity.
+func (r *Request) prepare(ctx context.Context) (*templates.Program, string, error) {
+	sum, err := r.List.hash(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if r.Options.Columns, err = r.columns(ctx); err != nil {
+		return nil, "", err
+	}
+	p, err := r.Template.Compile(r.Options)
+	if err != nil {
+		return nil, "", &InputError{err}
+	}
+	r.name(sum)
+	return p, sum, nil
+}
+
+// columns reads the list's header: what it does not have, the template can fix for
+// the whole campaign. Nil where every row may have its own.
+func (r *Request) columns(ctx context.Context) ([]string, error) {
+	f, err := r.List.Open()
+	if err != nil {
+		return nil, &InputError{fmt.Errorf("open list: %w", err)}
+	}
+	defer f.Close()
+	rd, err := list.Open(&cancellable{ctx, f}, list.Options{Name: r.List.Name, Encoding: r.Encoding})
+	if err != nil {
+		return nil, inputOr(err)
+	}
+	var names []string
+	for _, name := range rd.Header() {
+		if !strings.EqualFold(name, "email") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // InputError is a fault of what the caller gave: nothing was enqueued, and the same
@@ -182,7 +213,7 @@ func (r *Request) open(ctx context.Context, p *templates.Program) (*list.Reader,
 		return nil, nil, nil, &InputError{fmt.Errorf("open list: %w", err)}
 	}
 	h := sha256.New()
-	rd, err := list.Open(io.TeeReader(&cancellable{ctx, f}, h), list.Options{Name: r.List.Name, Columns: columns, Optional: optional})
+	rd, err := list.Open(io.TeeReader(&cancellable{ctx, f}, h), list.Options{Name: r.List.Name, Columns: columns, Optional: optional, Encoding: r.Encoding})
 	if err != nil {
 		return nil, nil, nil, errors.Join(inputOr(err), f.Close())
 	}

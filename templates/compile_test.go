@@ -11,15 +11,37 @@ import (
 
 const adHTML = `<p>{{.name}}</p><p>{{.sender.name}} {{.sender.email}} {{.sender.phone}} {{.sender.address}} 수신거부 unsubscribe</p>`
 
+// compileFault is a change to sound options and what Compile says to it.
+type compileFault struct {
+	source string
+	change func(*Options)
+	fault  string
+}
+
+const plainHTML = `<p>{{.name}}</p>`
+
+func compileRefuses(t *testing.T, faults map[string]compileFault) {
+	t.Helper()
+	for name, tc := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, mail.Normal)
+			if tc.change != nil {
+				tc.change(&o)
+			}
+			_, err := mustParse(t, tc.source).Compile(o)
+			if err == nil || !strings.Contains(err.Error(), tc.fault) {
+				t.Errorf("got %v; want an error with %q", err, tc.fault)
+			}
+		})
+	}
+}
+
 func TestCompileRefuses(t *testing.T) {
 	t.Parallel()
-	plain := source("Hi {{.name}}", "<p>{{.name}}</p>")
+	plain := source("Hi {{.name}}", plainHTML)
 	png := []byte("\x89PNG\r\n\x1a\n0000")
-	for name, tc := range map[string]struct {
-		source string
-		change func(*Options)
-		fault  string
-	}{
+	compileRefuses(t, map[string]compileFault{
 		"stream":                {plain, func(o *Options) { o.Stream = "bulk" }, `stream "bulk"`},
 		"no from":               {plain, func(o *Options) { o.From.Address = mail.Address{} }, "From: no address"},
 		"line break in from":    {plain, func(o *Options) { o.From.Name = "a\r\nBcc: x@y.example" }, "From: the display name contains a line break"},
@@ -48,6 +70,16 @@ func TestCompileRefuses(t *testing.T) {
 		"ad not showing sender": {source("(AD) Sale", "{{.name}} {{.sender.name}} {{.sender.email}} {{.sender.phone}}"), func(o *Options) { o.Stream = mail.Ad }, "{{.sender.address}} is missing from"},
 		"ad hiding sender": {source("(AD) Sale", `<div style="display: none">`+adHTML+"</div>"),
 			func(o *Options) { o.Stream = mail.Ad }, "is missing from"},
+		"picture not there": {source("s", `<img src="cid:a.png">`), nil, "attach that picture inline"},
+		"picture not shown": {plain, func(o *Options) { o.Attachments = []Attachment{{"a.png", true, png}} }, "does not show cid:a.png"},
+		"huge output":       {source("s", strings.Repeat("<p>"+strings.Repeat("{{.name}}", 100), 40)), func(o *Options) { o.Set = map[string]string{"name": strings.Repeat("x", 2_000)} }, "of output"},
+	})
+}
+
+func TestCompileRefusesHeaders(t *testing.T) {
+	t.Parallel()
+	plain := source("Hi {{.name}}", plainHTML)
+	compileRefuses(t, map[string]compileFault{
 		"own header":         {plain, func(o *Options) { o.Headers = []Header{{"content-type", "x"}} }, "written by the program"},
 		"bcc":                {plain, func(o *Options) { o.Headers = []Header{{"BCC", "x"}} }, "written by the program"},
 		"resent":             {plain, func(o *Options) { o.Headers = []Header{{"Resent-To", "x"}} }, "written by the program"},
@@ -61,28 +93,13 @@ func TestCompileRefuses(t *testing.T) {
 		"header range":       {plain, func(o *Options) { o.Headers = []Header{{"X-A", `{{range 9}}x{{end}}`}} }, "not allowed"},
 		"header too long":    {plain, func(o *Options) { o.Headers = []Header{{"X-A", strings.Repeat("x", 999)}} }, "without a space to fold at"},
 		"korean list header": {plain, func(o *Options) { o.Headers = []Header{{"List-Unsubscribe", "<https://예시.example>"}} }, "URLs, which are ASCII"},
-		"picture not there":  {source("s", `<img src="cid:a.png">`), nil, "attach that picture inline"},
-		"picture not shown":  {plain, func(o *Options) { o.Attachments = []Attachment{{"a.png", true, png}} }, "does not show cid:a.png"},
-		"huge output":        {source("s", strings.Repeat("<p>"+strings.Repeat("{{.name}}", 100), 40)), func(o *Options) { o.Set = map[string]string{"name": strings.Repeat("x", 2_000)} }, "of output"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := options(t, mail.Normal)
-			if tc.change != nil {
-				tc.change(&o)
-			}
-			_, err := mustParse(t, tc.source).Compile(o)
-			if err == nil || !strings.Contains(err.Error(), tc.fault) {
-				t.Errorf("got %v; want an error with %q", err, tc.fault)
-			}
-		})
-	}
+	})
 }
 
 func TestColumns(t *testing.T) {
 	t.Parallel()
 	s := "{{/*\ndescription: x\ndefault link: https://shop.example/\n*/}}" +
-		source("{{.name}}", `<a href="{{.link}}">{{.name}}</a>{{if .note}}{{.note}}{{end}} {{.greeting}}`)
+		source("{{.name}}", `<a href="{{.link}}">for {{.name}}</a>{{if .note}}{{.note}}{{end}} {{.greeting}}`)
 	for name, tc := range map[string]struct {
 		columns []string
 		set     map[string]string

@@ -154,10 +154,16 @@ func narrow(o *outline, sets [][]escape, doc []byte, email string, values []stri
 	return ok && len(rest) == 0
 }
 
-// verify compares the plan with the templates on mixed values, plain ones first.
+// verify compares the plan with the templates on values that are mixed otherwise,
+// and on values that are all alike.
 func (w observer) verify(pl *plan) error {
-	for shift := range 2 * len(hostileValues) {
-		email, values := w.hostile(shift)
+	for n := range 3 * len(hostileValues) {
+		email, values := w.hostile(n)
+		if n >= 2*len(hostileValues) {
+			for i := range values {
+				values[i] = values[0]
+			}
+		}
 		docs, err := w.p.execute(email, values)
 		if err != nil {
 			return err

@@ -302,3 +302,46 @@ func TestRenderAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a message, want none", n)
 	}
 }
+
+// A row that knows the campaign's boundary, from an earlier mail say, cannot end
+// a part early: with 8bit its mail is encoded instead.
+func TestBoundaryInARow(t *testing.T) {
+	t.Parallel()
+	o := options(t, mail.Normal)
+	o.AllowEightBit = true
+	s := source("s", "<p>{{.a}}</p>")
+	p := compile(t, s, o)
+	first := render(t, p, recipient("x"))
+	if !bytes.Contains(first, []byte("Content-Transfer-Encoding: 8bit")) {
+		t.Fatal("8bit is not used")
+	}
+	at := bytes.Index(first, []byte(boundaryPrefix))
+	line, _, _ := bytes.Cut(first[at:], []byte("\r\n"))
+	hostile := "x\n" + string(line) + "--\nInjected: y"
+	for _, q := range []*Program{p, compileSlow(t, s, o)} {
+		out := render(t, q, recipient(hostile))
+		if bytes.Contains(out, []byte("8bit")) {
+			t.Error("a message that holds its boundary left as 8bit")
+		}
+		if m := read(t, out); len(m.kinds) != 2 || !strings.Contains(m.html, "Injected: y\r\n") && !strings.Contains(m.html, "Injected: y</p>") {
+			t.Errorf("parts %q, html %q", m.kinds, m.html)
+		}
+	}
+}
+
+// Whether a link's text repeats its target decides what the text part shows, so
+// here a message cannot be put together from pieces.
+func TestValuesThatDecideTheLayout(t *testing.T) {
+	t.Parallel()
+	p := compile(t, source("s", `<p><a href="{{.a}}">{{.b}}</a></p>`), options(t, mail.Normal))
+	for _, tc := range []struct{ a, b, want string }{
+		{"https://a.example/", "https://a.example/", "https://a.example/\r\n"},
+		{"https://a.example/가", "https://a.example/가", "https://a.example/가 (https://a.example/%ea%b0%80)\r\n"},
+		{"https://a.example/", "here", "here (https://a.example/)\r\n"},
+		{"javascript:alert(1)", "here", "here (#ZgotmplZ)\r\n"},
+	} {
+		if got := read(t, render(t, p, recipient(tc.a, tc.b))).text; got != tc.want {
+			t.Errorf("%s, %s: text %q, want %q", tc.a, tc.b, got, tc.want)
+		}
+	}
+}

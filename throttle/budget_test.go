@@ -128,6 +128,85 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// A token that lapsed while its owner was asleep begins nothing, and is given
+// back.
+func TestOverslept(t *testing.T) {
+	t.Parallel()
+	b, err := NewMemory(&Memory{}, Params{Owner: "o", Limits: Limits{Open: 1, Messages: []Window{{10, hour}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.stream("ad").stock
+	now := time.Now()
+	if !b.begin(s, token{until: now}, now) {
+		t.Error("refused at the last moment")
+	}
+	if b.begin(s, token{until: now, granted: 7}, now.Add(1)) {
+		t.Error("begun after the last moment")
+	}
+	if back := s.empty(); len(back) != 1 || back[0] != (unused{7, 1}) {
+		t.Errorf("given back %v, want the one that lapsed", back)
+	}
+}
+
+// sameMoment is a context that ends while something else happens.
+type sameMoment struct {
+	context.Context
+	happens func()
+	ended   bool
+}
+
+func (c *sameMoment) Done() <-chan struct{} {
+	c.happens()
+	c.ended = true
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+func (c *sameMoment) Err() error {
+	if c.ended {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Who is served in the moment of giving up either has it or has given it back.
+func TestServedWhileGivingUp(t *testing.T) {
+	t.Parallel()
+	b, err := NewMemory(&Memory{}, Params{Owner: "o", Limits: Limits{Open: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.stream("ad")
+	var taken, given, opened, released int
+	for range 64 {
+		ctx := &sameMoment{Context: t.Context(), happens: func() {
+			s.stock.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(hour)}})
+		}}
+		if b.Message(ctx, "ad") == nil {
+			taken++
+		}
+		for b.TryMessage("ad") {
+			given++
+		}
+		l := &Lease{b: b, name: "ad:o:1", timer: time.NewTimer(hour)}
+		ctx = &sameMoment{Context: t.Context(), happens: func() { s.dials.serve(l) }}
+		if _, err := b.Connect(ctx, "ad"); err == nil {
+			opened++
+			l.Release()
+		}
+		released += len(b.back)
+		b.back = nil
+	}
+	if taken+given != 64 {
+		t.Errorf("%d taken and %d given back of 64 messages", taken, given)
+	}
+	if released != 64 || opened == 0 || opened == 64 {
+		t.Errorf("%d opened and %d given back of 64 connections", opened, released)
+	}
+}
+
 // Waiters are served in turn, and one that gave up does not hold a token back.
 func TestMessagesInTurn(t *testing.T) {
 	t.Parallel()

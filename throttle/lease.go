@@ -17,7 +17,6 @@ type Lease struct {
 
 	mu    sync.Mutex  // guards what follows
 	over  bool        // lost or released: never renewed again
-	gone  bool        // released
 	ends  time.Time   // when it is lost unless renewed, on our own clock
 	timer *time.Timer // loses it then
 }
@@ -69,13 +68,9 @@ func (b *Budget) Connect(ctx context.Context, stream string) (*Lease, error) {
 // twice; the attempt stays counted.
 func (l *Lease) Release() {
 	l.mu.Lock()
-	first := !l.gone
-	l.gone, l.over = true, true
+	l.over = true
 	l.timer.Stop()
 	l.mu.Unlock()
-	if !first {
-		return
-	}
 	l.b.mu.Lock()
 	delete(l.b.leases, l.name)
 	l.b.back = append(l.b.back, l.name)

@@ -1,16 +1,12 @@
 package throttle
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/redis/go-redis/v9"
-	"pgregory.net/rapid"
 )
 
 // clocked is a store whose clock the test moves.
@@ -25,7 +21,8 @@ func (c *clocked) advance(d time.Duration) {
 	c.set(c.now)
 }
 
-func epoch() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC) }
+// epoch is in the middle of every bucket.
+func epoch() time.Time { return time.Date(2026, 3, 1, 0, 0, 1, 234_567_000, time.UTC) }
 
 func clockedMemory() *clocked {
 	m := &Memory{}
@@ -87,6 +84,29 @@ func TestTimelineRate(t *testing.T) {
 			if got < least || got > most {
 				t.Errorf("%v: %d in %d windows, want %d to %d", w, got, windows, least, most)
 			}
+		}
+	})
+}
+
+// A window that is not the slowest is moved on so far that no message begins
+// later after its slot than its lateness.
+func TestSlowestMovesAll(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		fast := Limits{Open: 1, Messages: []Window{{100, sec}}}                  // a slot every 11 ms
+		both := Limits{Open: 1, Messages: []Window{{100, sec}, {500, 10 * sec}}} // every 21 ms
+		both.Streams = map[string]Share{"auth": {Reserve: []Window{{50, sec}}}}
+		auth := both.messagePlan("auth")
+		c.lease(t, auth, 1)
+		c.advance(sec)
+		// Slots 20 ms ago, and 1, 22 and 43 ms ahead.
+		if g := c.lease(t, auth, 10); g.n != 4 || g.delay != -20_000 {
+			t.Fatalf("granted %d from %d µs, want 4 from -20000", g.n, g.delay)
+		}
+		// The last was 43 ms ahead: the next is 11 ms after a slot 20 ms before that.
+		c.advance(20 * time.Millisecond)
+		if g := c.lease(t, fast.messagePlan("ad"), 1); g.delay != 14_000 {
+			t.Errorf("the next slot is at %d µs, want 14000", g.delay)
 		}
 	})
 }
@@ -281,177 +301,4 @@ func TestClockSetBack(t *testing.T) {
 			t.Errorf("%d leases after their time", len(u.leases))
 		}
 	})
-}
-
-// Memory and the Lua scripts give the same answer to the same calls, whatever
-// these are.
-func TestMemoryIsRedis(t *testing.T) {
-	t.Parallel()
-	c, server := clockedMiniredis(t)
-	rapid.Check(t, func(rt *rapid.T) {
-		server.FlushAll()
-		c.now = epoch()
-		server.SetTime(c.now)
-		mem := clockedMemory()
-		l := drawLimits(rt)
-		var last grant
-		rt.Repeat(map[string]func(*rapid.T){
-			"advance": func(rt *rapid.T) {
-				d := time.Duration(rapid.Int64Range(-1000, 200_000).Draw(rt, "µs")) * time.Microsecond
-				if rapid.IntRange(0, 9).Draw(rt, "far") == 0 {
-					d *= 10_000
-				}
-				c.advance(d)
-				mem.advance(d)
-			},
-			"messages": func(rt *rapid.T) {
-				p := l.messagePlan(drawStream(rt))
-				n := rapid.IntRange(0, 40).Draw(rt, "n")
-				var back []unused
-				if rapid.Bool().Draw(rt, "back") {
-					back = []unused{{last.now, rapid.IntRange(0, last.n).Draw(rt, "unused")}}
-				}
-				last = same(rt, c, mem, func(s store) (grant, error) { return s.messages(t.Context(), p, n, back) })
-			},
-			"connect": func(rt *rapid.T) {
-				p, name := l.connectPlan(drawStream(rt)), drawLease(rt)
-				same(rt, c, mem, func(s store) (grant, error) { return s.connect(t.Context(), p, name, sec) })
-			},
-			"renew": func(rt *rapid.T) {
-				p, names := l.connectPlan(""), []string{drawLease(rt), drawLease(rt)}
-				same(rt, c, mem, func(s store) ([]bool, error) { return s.renew(t.Context(), p, names, sec) })
-			},
-			"release": func(rt *rapid.T) {
-				names := []string{drawLease(rt), drawLease(rt)}
-				same(rt, c, mem, func(s store) (any, error) { return nil, s.release(t.Context(), names) })
-			},
-			"release owner": func(rt *rapid.T) {
-				same(rt, c, mem, func(s store) (int, error) { return s.releaseOwner(t.Context(), "o1") })
-			},
-			"charge": func(rt *rapid.T) {
-				k := charge{newCounter("c", "", time.Minute, true), rapid.IntRange(0, 9).Draw(rt, "n"), rapid.Bool().Draw(rt, "fill")}
-				same(rt, c, mem, func(s store) (any, error) {
-					return nil, s.charge(t.Context(), []string{"t:1000000"}, []charge{k})
-				})
-			},
-			"": func(rt *rapid.T) {
-				cs := l.messagePlan("auth").counters
-				same(rt, c, mem, func(s store) (usage, error) { return s.usage(t.Context(), cs) })
-			},
-		})
-	})
-}
-
-func same[T any](rt *rapid.T, lua, mem store, f func(store) (T, error)) T {
-	rt.Helper()
-	got, err1 := f(lua)
-	want, err2 := f(mem)
-	if err1 != nil || err2 != nil {
-		rt.Fatal(err1, err2)
-	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, usage{}, leaseLeft{}), cmpopts.EquateEmpty(),
-		cmpopts.SortSlices(func(a, b leaseLeft) bool { return a.name < b.name })); diff != "" {
-		rt.Fatalf("memory (-) and Lua (+) differ:\n%s", diff)
-	}
-	return got
-}
-
-func drawStream(rt *rapid.T) string {
-	return rapid.SampledFrom([]string{"auth", "normal", "ad"}).Draw(rt, "stream")
-}
-
-func drawLease(rt *rapid.T) string {
-	return leaseName(drawStream(rt), rapid.SampledFrom([]string{"o1", "o2"}).Draw(rt, "owner"),
-		rapid.SampledFrom([]string{"1", "2", "3"}).Draw(rt, "number"))
-}
-
-func drawLimits(rt *rapid.T) Limits {
-	l := Limits{Open: rapid.IntRange(4, 8).Draw(rt, "open"), Streams: map[string]Share{
-		"auth":   {Reserve: []Window{{2, sec}, {9, hour}}, Connections: 2},
-		"normal": {Reserve: []Window{{3, 10 * sec}, {10, hour}}, Connections: rapid.IntRange(0, 1).Draw(rt, "kept")},
-	}}
-	all := []Window{{rapid.IntRange(20, 200).Draw(rt, "1s"), sec}, {700, 10 * sec}, {rapid.IntRange(40, 400).Draw(rt, "1h"), hour}}
-	for _, w := range all {
-		if rapid.Bool().Draw(rt, "has") {
-			l.Messages = append(l.Messages, w)
-		}
-	}
-	if rapid.Bool().Draw(rt, "new") {
-		l.New = []Window{{6, 2 * sec}, {15, time.Minute}}
-	}
-	if err := l.Validate(); err != nil {
-		rt.Fatal(err)
-	}
-	return l
-}
-
-// Every script and command uses keys of one slot only.
-func TestKeysShareASlot(t *testing.T) {
-	t.Parallel()
-	seen := map[string]bool{}
-	c := client(t, &redis.Options{Addr: miniredis.RunT(t).Addr()})
-	c.AddHook(keyHook(func(keys []string) {
-		for _, k := range keys {
-			seen[k] = true
-		}
-	}))
-	s := newRedisStore(c, "pre", "acc 1")
-	l := shipped()
-	ctx := t.Context()
-	for _, stream := range []string{"auth", "ad"} {
-		if _, err := s.messages(ctx, l.messagePlan(stream), 1, nil); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.connect(ctx, l.connectPlan(stream), stream+":o:1", sec); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err1 := s.renew(ctx, l.connectPlan(""), []string{"ad:o:1"}, sec)
-	_, err2 := s.releaseOwner(ctx, "o")
-	_, err3 := s.usage(ctx, l.messagePlan("auth").counters)
-	err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan("ad").counters[0], 1, true}})
-	if err := cmp.Diff([]error{nil, nil, nil, nil}, []error{err1, err2, err3, err4}, cmpopts.EquateErrors()); err != "" {
-		t.Fatal(err)
-	}
-	if err := s.release(ctx, []string{"ad:o:1"}); err != nil {
-		t.Fatal(err)
-	}
-	if len(seen) < 8 {
-		t.Fatalf("saw only %d keys: %v", len(seen), seen)
-	}
-	want := hashSlot("b:acc 1")
-	for k := range seen {
-		if got := hashSlot(hashTag(k)); got != want {
-			t.Errorf("key %q is in slot %d, want %d", k, got, want)
-		}
-	}
-	// And the scripts touch no key that they did not declare.
-	for _, k := range c.Keys(ctx, "*").Val() {
-		if !seen[k] {
-			t.Errorf("key %q was written and never declared", k)
-		}
-	}
-}
-
-type keyHook func(keys []string)
-
-func (h keyHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (h keyHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-func (h keyHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		args := cmd.Args()
-		switch cmd.Name() {
-		case "eval", "evalsha":
-			n := args[2].(int)
-			for _, k := range args[3 : 3+n] {
-				h([]string{k.(string)})
-			}
-		case "zrem":
-			h([]string{args[1].(string)})
-		}
-		return next(ctx, cmd)
-	}
 }

@@ -28,7 +28,7 @@ func (a *app) campaignCommand() *cobra.Command {
 	}
 	ls.Flags().IntVar(&limit, "limit", 50, "at most `N` campaigns")
 	show := &cobra.Command{
-		Use: "show NAME", Short: "A campaign's account: every recipient in exactly one outcome", Args: oneCampaign,
+		Use: "show NAME", Short: "A campaign's account: every recipient in exactly one outcome", Args: oneCampaign, ValidArgsFunction: a.completeCampaign,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.onCampaign(cmd.Context(), args[0], func(q *queue.Queue, _ *queue.Campaign, s *queue.Summary) error {
 				return a.printSummary(s, asJSON)
@@ -43,7 +43,7 @@ list come first, in its order, then those refused at the door.
 maybe_twice says that a recipient was sent to again after an attempt whose reply never
 came, and so may have got the mail twice. A text that a spreadsheet would take for a
 formula gets a ' in front of it in CSV.`,
-		Args: oneCampaign,
+		Args: oneCampaign, ValidArgsFunction: a.completeCampaign,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.onCampaign(cmd.Context(), args[0], func(q *queue.Queue, c *queue.Campaign, _ *queue.Summary) error {
 				return a.report(cmd.Context(), q, c, asJSON)
@@ -70,7 +70,7 @@ func oneCampaign(cmd *cobra.Command, args []string) error {
 func (a *app) steerCommands() []*cobra.Command {
 	steer := func(use, short, done string, do func(context.Context, *queue.Queue, *queue.Campaign) error) *cobra.Command {
 		return &cobra.Command{
-			Use: use + " NAME", Short: short, Args: oneCampaign,
+			Use: use + " NAME", Short: short, Args: oneCampaign, ValidArgsFunction: a.completeCampaign,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return a.onCampaign(cmd.Context(), args[0], func(q *queue.Queue, c *queue.Campaign, _ *queue.Summary) error {
 					if err := do(cmd.Context(), q, c); err != nil {

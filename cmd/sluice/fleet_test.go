@@ -25,7 +25,7 @@ streams: {auth: {reserve: [200/1s], connections: 2}}
 func TestWorkersDieAndTakeOver(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
-	r := newRig(t, rigOptions{redis: srv.URL(), limits: slow, relay: relay.Config{RoundTrip: 5 * time.Millisecond}})
+	r := newRig(t, rigOptions{redis: srv.URL(), limits: slow, relay: relay.Config{RoundTrip: 2 * time.Millisecond}})
 	list := r.list(50_000)
 	one, two := r.start("worker"), r.start("worker")
 	producer := r.start(r.send(list, "--wait", "--json")...)

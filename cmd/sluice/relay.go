@@ -52,6 +52,7 @@ func (a *app) relayCommand() *cobra.Command {
 	fl.DurationVar(&f.roundTrip, "rtt", 0, "simulate a network with this round trip `TIME`")
 	fl.BoolVar(&f.verbose, "verbose", false, "show recipients in full")
 	fl.BoolVar(&f.quiet, "quiet", false, "no line for each message")
+	completeFlag(cmd, "profile", completeWord(relay.Profiles()...))
 	return cmd
 }
 

@@ -8,12 +8,14 @@ import (
 	"io"
 	netmail "net/mail"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluicemail/sluice/internal/config"
+	"github.com/sluicemail/sluice/internal/list"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/producer"
@@ -22,9 +24,9 @@ import (
 
 // sendFlags are the flags of `sluice send`.
 type sendFlags struct {
-	to, template, from, stream, name, at, key string
-	set                                       []string
-	wait, dryRun, json                        bool
+	to, template, from, stream, name, at, key, encoding string
+	set                                                 []string
+	wait, dryRun, json                                  bool
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -52,9 +54,12 @@ follows from the campaign's name, the template's version and the list.`,
 	fl.StringVar(&f.at, "at", "", "do not begin before `TIME`: 2006-01-02T15:04:05+09:00, or 2006-01-02 15:04 local time")
 	fl.StringArrayVar(&f.set, "set", nil, "give a template variable one value for everybody: `K=V`, repeatable")
 	fl.StringVar(&f.key, "key", "", "idempotency `KEY`: the same key never becomes a second send")
+	fl.StringVar(&f.encoding, "encoding", "", "the list's `ENCODING`, where it is not found out: "+strings.Join(list.Encodings(), ", "))
 	fl.BoolVar(&f.wait, "wait", false, "follow until every recipient has a final outcome")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "check and render every row, enqueue nothing")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object, the last line of stdout")
+	completeFlag(cmd, "template", completeTemplate)
+	completeFlag(cmd, "stream", completeStream())
 	return cmd
 }
 
@@ -124,7 +129,10 @@ func (a *app) request(ctx context.Context, cfg *config.Config, f sendFlags) (r p
 	if r.Start, err = parseTime(f.at); err != nil {
 		return r, cleanup, usageError(err)
 	}
-	r.Name, r.Key = f.name, f.key
+	r.Name, r.Key, r.Encoding = f.name, f.key, f.encoding
+	if f.encoding != "" && !slices.Contains(list.Encodings(), f.encoding) {
+		return r, cleanup, usageError(fmt.Errorf("--encoding %q: want one of %s", f.encoding, strings.Join(list.Encodings(), ", ")))
+	}
 	r.Progress = func(rows int) { fmt.Fprintf(a.err, "\rread %d rows", rows) }
 	if !isTerminal(a.err) {
 		r.Progress = nil

@@ -73,6 +73,7 @@ func (t *trial) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&t.set, "set", nil, "give a variable a value, as `NAME=VALUE`; the others get samples")
 	c.Flags().StringVar(&t.stream, "stream", "", "check as mail of this `STREAM` (default: the template's own, else normal)")
 	c.Flags().BoolVar(&t.json, "json", false, "print JSON")
+	completeFlag(c, "stream", completeStream())
 }
 
 // trialResult is one rendered sample.
@@ -152,9 +153,10 @@ func parseSet(args []string) (map[string]string, error) {
 func (a *app) templateCheckCommand() *cobra.Command {
 	var t trial
 	c := &cobra.Command{
-		Use:   "check NAME|FILE",
-		Short: "Check a template as if it were sent, with sample values",
-		Args:  oneTemplate,
+		Use:               "check NAME|FILE",
+		Short:             "Check a template as if it were sent, with sample values",
+		Args:              oneTemplate,
+		ValidArgsFunction: completeFirst(completeTemplate),
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := t.run(args[0])
 			if err != nil {
@@ -185,9 +187,10 @@ func (a *app) templatePreviewCommand() *cobra.Command {
 	var t trial
 	var html, eml string
 	c := &cobra.Command{
-		Use:   "preview NAME|FILE",
-		Short: "Show a template filled with sample values; its HTML and the whole mail go to files",
-		Args:  oneTemplate,
+		Use:               "preview NAME|FILE",
+		Short:             "Show a template filled with sample values; its HTML and the whole mail go to files",
+		Args:              oneTemplate,
+		ValidArgsFunction: completeFirst(completeTemplate),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if html == "-" && eml == "-" {
 				return usageError(errors.New("--html and --eml cannot both go to standard output"))

@@ -71,8 +71,13 @@ func (r *Reader) openCSV() error {
 	if reason := r.mapColumns(names); reason != "" {
 		return r.formatError(rec.line, "%s", reason)
 	}
+	r.names = names
 	return nil
 }
+
+// Header returns the names of all columns of a CSV or TSV file, email among them;
+// nil for JSON Lines, where every row has its own.
+func (r *Reader) Header() []string { return r.names }
 
 // mapColumns sets r.email, r.columns and r.width, or says what is wrong with the header.
 func (r *Reader) mapColumns(names []string) string {

@@ -113,6 +113,7 @@ type Reader struct {
 	email    int      // index of the email column
 	columns  []int    // for each of opt.Columns its index in fields, -1 where missing
 	width    int      // columns of the header
+	names    []string // of the header, trimmed
 	values   []string // what Row.Values points to
 	have     []bool   // JSON Lines: which of values the row has
 	scratch  []byte   // for decoding

@@ -324,3 +324,16 @@ func TestValuesStay(t *testing.T) {
 		}
 	}
 }
+
+func TestHeader(t *testing.T) {
+	t.Parallel()
+	for src, want := range map[string]string{"email, name ,x\na@b.kr,n,1\n": "email|name|x", `{"email":"a@b.kr"}` + "\n": ""} {
+		r, err := Open(strings.NewReader(src), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(r.Header(), "|"); got != want {
+			t.Errorf("header of %q: %q, want %q", src, got, want)
+		}
+	}
+}

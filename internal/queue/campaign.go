@@ -58,8 +58,9 @@ func CampaignID(key string) string {
 // ErrNoCampaign is returned when there is no campaign of that name.
 var ErrNoCampaign = errors.New("no such campaign")
 
-// ErrConflict is returned when a name or key is taken by a different campaign.
-var ErrConflict = errors.New("conflict")
+// ErrConflict is returned when a name cannot be had, or a key was used for a
+// different campaign. The same call will fail again.
+var ErrConflict = errors.New("not a new campaign")
 
 // Find returns the campaign called name (its name or its id).
 func (q *Queue) Find(ctx context.Context, name string) (*Campaign, error) {
@@ -202,7 +203,7 @@ func (q *Queue) existing(ctx context.Context, c Campaign) (*Staging, error) {
 // takeName reserves the campaign's name for its id.
 func (q *Queue) takeName(ctx context.Context, c Campaign) error {
 	if c.Name == "" || len(c.Name) > 200 || strings.ContainsAny(c.Name, "\r\n\x00{}") {
-		return fmt.Errorf("campaign name %q: want 1 to 200 characters without line breaks or braces", c.Name)
+		return fmt.Errorf("%w: campaign name %q: want 1 to 200 characters without line breaks or braces", ErrConflict, c.Name)
 	}
 	if ok, err := q.rdb.HSetNX(ctx, q.keys.names(), c.Name, c.ID).Result(); err != nil {
 		return q.unreachable(err)

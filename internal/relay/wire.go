@@ -35,7 +35,7 @@ func (w *wire) Write(p []byte) (int, error) {
 }
 
 // kill closes at once. The error of a close has no one to go to.
-func (w *wire) kill() { _ = w.Conn.Close() }
+func (w *wire) kill() { _ = w.Close() }
 
 // abort closes with a TCP RST.
 func (w *wire) abort() {

@@ -318,6 +318,8 @@ func explainTLS(err error, name string) error {
 		return fmt.Errorf("%w: %w", errCertificate, err)
 	case errors.As(err, &record):
 		return fmt.Errorf("%w; the port does not speak TLS at once: set relay.tls to starttls, or the port to 465", err)
+	case strings.Contains(err.Error(), "protocol version"): // crypto/tls has no exported type for it
+		return fmt.Errorf("%w; the relay offers nothing newer than TLS 1.1, and TLS 1.2 is the least that is used", err)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ type feeder struct {
 	eager   bool               // fetch one although no connection is there to ask
 	ready   int                // TryNext: here is one; since the last look
 	starved int                // TryNext: none, or no budget
+	hungry  bool               // starved was not 0 the time before
 
 	wanted  chan struct{} // 1: there may be something to fetch
 	arrived chan struct{} // 1: held was set
@@ -155,14 +156,17 @@ func (f *feeder) holding() bool {
 // each waits for the relay, it asks the Source itself.
 func (f *feeder) look() (saturated bool) {
 	f.mu.Lock()
-	ready, starved, resting, held := f.ready, f.starved, len(f.resting), f.held != nil
-	f.ready, f.starved = 0, 0
+	ready, resting, held := f.ready, len(f.resting), f.held != nil
+	before, now := f.hungry, f.starved > 0
+	f.ready, f.starved, f.hungry = 0, 0, now
 	f.mu.Unlock()
 	switch {
-	case starved > 0 || resting > 0:
+	case now || resting > 0:
 		return false
 	case ready > 0 || held:
 		return true
+	case before:
+		return false
 	}
 	tx, supply := f.src.TryNext()
 	if supply != Ready {

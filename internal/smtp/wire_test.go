@@ -510,3 +510,116 @@ func TestMixedRefusals(t *testing.T) {
 		}
 	}
 }
+
+// countedConn counts what is written to the network.
+type countedConn struct {
+	net.Conn
+	writes *int
+}
+
+func (c countedConn) Write(b []byte) (int, error) { *c.writes++; return c.Conn.Write(b) }
+
+// Through TLS as well, a message of ordinary size and the next one's envelope are one
+// write.
+func TestOneWriteThroughTLS(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	ca := newAuthority(t)
+	cert := ca.server(relayName, time.Now().Add(time.Hour))
+	s := &sink{ehlo: nhnEHLO}
+	host, port := listen(t, func(p *peer) {
+		if err := p.secure(cert); err != nil {
+			p.t.Error(err)
+		}
+		s.serve(p)
+	})
+	cfg := secureConfig(host, port, Implicit, ca)
+	cfg.User, cfg.Auth = "", AuthNone
+	writes := 0
+	cfg.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return countedConn{nc, &writes}, err
+	}
+	all, _ := messages(n)
+	for _, m := range all {
+		m.Content = largeContent(12 << 10)
+	}
+	if err := dial(t, cfg).Serve(t.Context(), newQueue(all...).finish(), Limits{}); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	if len(s.got) != n || writes > n+10 {
+		t.Errorf("%d messages in %d writes, want one each", len(s.got), writes)
+	}
+}
+
+// The end of a TLS connection without close_notify, and one with it, after the content:
+// unknown.
+func TestTLSTruncated(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	cert := ca.server(relayName, time.Now().Add(time.Hour))
+	for _, polite := range []bool{true, false} {
+		m := newMessage(1)
+		host, port := listen(t, func(p *peer) {
+			raw := p.Conn
+			if err := p.secure(cert); err != nil {
+				p.t.Error(err)
+			}
+			p.hello(nhnEHLO)
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			p.expect(contentOf(1) + ".\r\n")
+			p.say("250 o") // half of an acceptance
+			if polite {
+				_ = p.Close()
+			}
+			_ = raw.Close()
+		})
+		cfg := secureConfig(host, port, Implicit, ca)
+		cfg.User, cfg.Auth = "", AuthNone
+		if err := dial(t, cfg).Serve(t.Context(), newQueue(m), Limits{}); err == nil {
+			t.Error("Serve went on")
+		}
+		m.want(t, Unknown, StageEOD, 0)
+	}
+}
+
+// The reply to a dot that is in before the relay hangs up counts, although the next
+// message's envelope can no longer be written.
+func TestReplyBeforeHangUp(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	host, port := listen(t, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect(contentOf(1) + ".\r\n")
+		p.say("250 one\r\n")
+	})
+	c := dial(t, plainConfig(host, port))
+	s := newSession(t.Context(), c, newQueue().finish(), Limits{}, nil)
+	s.work, s.fetch, s.timer = t.Context(), newFetcher(t.Context(), s.src), time.NewTimer(time.Hour)
+	gone := make(chan struct{})
+	c.start(func() { close(gone) })
+	if err := s.launch(s.admit(tx{all[0]})); err != nil {
+		t.Fatal(err)
+	}
+	if ready, err := s.envelope(); !ready || err != nil {
+		t.Fatal(ready, err)
+	}
+	if err := s.content(); err != nil {
+		t.Fatal(err)
+	}
+	<-gone // the reply is in the queue, and the end of the connection behind it
+	err := s.launch(s.admit(tx{all[1]}))
+	if err == nil {
+		t.Fatal("launched on a dead connection")
+	}
+	s.fail(err)
+	c.shut(false)
+	s.fetch.stop(err)
+	all[0].want(t, Accepted, StageEOD, 250)
+	if all[1].want(t, Unsent, StageIdle, 0); all[1].begun > 0 {
+		t.Error("the second was begun")
+	}
+}
