@@ -104,8 +104,30 @@ func TestRedis(t *testing.T) {
 	if err := s.client("", "").Ping(ctx).Err(); err == nil || !strings.Contains(err.Error(), "NOAUTH") {
 		t.Errorf("PING without a login: %v, want NOAUTH", err)
 	}
+	if err := s.client("default", "x").Ping(ctx).Err(); err == nil {
+		t.Error("the default user can log in")
+	}
 	s.refusesOthers(t)
 	s.healthy(t)
+}
+
+// TestRedisKeepsScripts restarts Redis after a script. The append-only file has what
+// the script did as a transaction, which Redis runs as the default user when it reads
+// the file, and leaves out where that user may not (redis#14541).
+func TestRedisKeepsScripts(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	ctx := context.Background()
+	const script = "redis.call('SET', 'sluice:a', '1') return redis.call('HSET', 'sluice:b', 'field', '1')"
+	if err := s.client("sluice", redisPassword).Eval(ctx, script, nil).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+	s.restart()
+	rdb := s.client("sluice", redisPassword)
+	if n, err := rdb.Exists(ctx, "sluice:a", "sluice:b").Result(); err != nil || n != 2 {
+		t.Errorf("%d of 2 keys are left, %v:\n%s", n, err, s.out.String())
+	}
 }
 
 // refusesOthers tries what the program's user must not be able to do.

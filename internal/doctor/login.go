@@ -167,14 +167,14 @@ func (e *exam) relayPipelining(ctx context.Context) Line {
 	if r, err := e.relay.quit(); err == nil && r.code == 250 {
 		return warned("offered, but does not work: more replies than commands").to(fix)
 	}
-	return passed("works: RSET, NOOP and NOOP in one write had their three replies in order")
+	return passed("works: RSET, RSET and NOOP in one write had their three replies in order")
 }
 
 // groupWait is how long the replies to the group may take.
 func (e *exam) groupWait() time.Duration { return min(max(10*e.rtt, 3*time.Second), e.cfg.Timeout/2) }
 
 func (e *exam) group() error {
-	commands := []string{"RSET", "NOOP", "NOOP"}
+	commands := []string{"RSET", "RSET", "NOOP"} // NOOP may only be the last of a group, RFC 2920 section 3.1
 	if err := e.relay.write(commands...); err != nil {
 		return err
 	}
