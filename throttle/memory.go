@@ -61,7 +61,7 @@ func (m *Memory) tick(cs []counter) (now int64, counts []*count) {
 				break
 			}
 			k.used -= b.n
-			k.buckets, k.frees = k.buckets[1:], 0
+			k.buckets = k.buckets[1:]
 		}
 		counts = append(counts, k)
 	}

@@ -189,14 +189,55 @@ func (r *rehearsal) outages(ctx context.Context) {
 	}
 }
 
+// refusing is a store that is not there.
+type refusing struct {
+	*Memory
+	calls atomic.Int64
+}
+
+func (r *refusing) messages(context.Context, *plan, int, []unused) (grant, error) {
+	r.calls.Add(1)
+	return grant{}, errNoAnswer
+}
+
+func (r *refusing) connect(context.Context, *plan, string, time.Duration) (grant, error) {
+	r.calls.Add(1)
+	return grant{}, errNoAnswer
+}
+
+// A store that refuses at once is asked ever less often, down to every second
+// or three for each kind of wait.
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &refusing{Memory: &Memory{}}
+		b, err := newBudget(s, Params{Owner: "o", Limits: Limits{Open: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, b)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { _ = b.Message(ctx, "ad") })
+			wg.Go(func() { _, _ = b.Connect(ctx, "ad") })
+		}
+		wg.Wait()
+		if n := s.calls.Load(); n < 40 || n > 150 {
+			t.Errorf("%d calls in a minute without an answer, want 40 to 150", n)
+		}
+	})
+}
+
 // TestNoWindowAboveTheLimit runs fleets whose workers are killed and replaced,
 // whose store is slow and goes away, and looks at every window as the relay saw
 // it, up to the jitter of the way later than each message was begun.
 func TestNoWindowAboveTheLimit(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(24)
+	seeds := uint64(12)
 	if testing.Short() {
-		seeds = 6
+		seeds = 4
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

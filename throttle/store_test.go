@@ -75,7 +75,7 @@ func TestTimelineRate(t *testing.T) {
 			whole := w.Per + slack(w.Per)
 			c.lease(t, p, 1)
 			c.advance(sec)
-			windows := max(1, int(5*sec/whole))
+			windows := max(1, int(3*sec/whole))
 			got := c.drain(t, p, time.Duration(windows)*whole)
 			// What lies between is one lateness of slots taken late at the start and
 			// what is taken ahead at the end.

@@ -260,7 +260,7 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 // cancel marks everybody of a cancelled campaign's block who is not done.
 func (l *lane) cancel(c *queue.Claim) {
 	for i := range c.Standings {
-		if s := &c.Standings[i]; !s.Outcome.Final() {
+		if s := &c.Standings[i]; !s.Outcome.Final() || s.Outcome == mail.Unknown {
 			l.member.Decide(c, i, mail.Cancelled, s.Reply)
 		}
 	}

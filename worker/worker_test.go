@@ -262,6 +262,37 @@ func TestUnknownFollowsThePolicy(t *testing.T) {
 	}
 }
 
+// A mail whose every attempt ends unknown is not sent for ever.
+func TestUnknownEveryTime(t *testing.T) {
+	t.Parallel()
+	rules := []relay.Rule{{Stage: relay.EOD, To: "r1@*", Action: relay.AcceptDrop}}
+	b := newBench(t, relay.Config{Rules: rules}, nil)
+	b.start()
+	c := b.send(mail.Normal, people(3)...)
+	if s := b.settled(c); s.Count(mail.Accepted) != 2 || s.Count(mail.Unknown) != 1 {
+		t.Errorf("%v", s.Outcomes)
+	}
+	if n := b.copies("r1@example.com"); n != 3 {
+		t.Errorf("%d copies", n)
+	}
+}
+
+// An unknown one that becomes too old, or whose campaign is cancelled, stays
+// unknown and ends the campaign.
+func TestUnknownAndTooOld(t *testing.T) {
+	t.Parallel()
+	rules := []relay.Rule{{Stage: relay.EOD, To: "r1@*", Delay: 1500 * time.Millisecond, Action: relay.AcceptDrop}}
+	b := newBench(t, relay.Config{Rules: rules}, func(_ mail.Stream, s *Stream) { s.TTL = time.Second })
+	b.start()
+	c := b.send(mail.Auth, people(2)...)
+	if s := b.settled(c); s.Count(mail.Accepted) != 1 || s.Count(mail.Unknown) != 1 {
+		t.Errorf("%v", s.Outcomes)
+	}
+	if n := b.copies("r1@example.com"); n != 1 {
+		t.Errorf("%d copies: a late code was sent", n)
+	}
+}
+
 func TestTooOldIsExpired(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, relay.Config{Rules: []relay.Rule{{Stage: relay.Rcpt, To: "r3@*", Reply: "451 4.7.1 never"}}},

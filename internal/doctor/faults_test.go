@@ -3,6 +3,7 @@ package doctor
 import (
 	"crypto/rsa"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"math/big"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sluicemail/sluice/internal/config"
 	"github.com/sluicemail/sluice/internal/mail"
@@ -63,9 +66,12 @@ func redisFaults() []fault {
 			w.redis.Kill()
 		}},
 		{"redis wants a password", "redis.reachable", Fail, "NOAUTH", "redis://USER:PASSWORD@", "", func(w *world) {
-			w.redis = redistest.Start(w.t) // its own readiness check has no password
-			w.redis.Kill()
-			w.redis = redistest.StartLocked(w.t)
+			w.redis = redistest.Start(w.t)
+			c := redis.NewClient(&redis.Options{Addr: w.redis.Addr()})
+			defer c.Close()
+			if err := c.ConfigSet(w.t.Context(), "requirepass", "other").Err(); err != nil {
+				w.t.Fatal(err)
+			}
 		}},
 		{"redis hangs", "redis.reachable", Fail, "no answer within 500ms", "rediss://", "", func(w *world) {
 			w.redis = redistest.Start(w.t)
@@ -143,6 +149,8 @@ func loginFaults() []fault {
 		{"no login offered", "relay.auth.auth", Fail, "neither PLAIN nor LOGIN", "relay.auth to plain", "", func(w *world) { w.relay.Capabilities = []string{"PIPELINING", "8BITMIME", "STARTTLS"} }},
 		{"hung up on at the login", "relay.auth.auth", Fail, "EOF", "ended the connection", "", rule(relay.Rule{Stage: relay.Auth, Action: relay.Drop})},
 		{"a relay that repeats the password", "relay.auth.auth", Fail, "no *** here", "AppKey", "", rule(relay.Rule{Stage: relay.Auth, Reply: "535 5.7.8 no " + secretKey + " here"})},
+		{"a relay that repeats the whole login", "relay.auth.auth", Fail, "no ***", "AppKey", "", rule(relay.Rule{Stage: relay.Auth,
+			Reply: "535 5.7.8 no " + base64.StdEncoding.EncodeToString([]byte("\x00"+appKey+"#auth\x00"+secretKey))})},
 		{"no advertising allowed", "relay.auth.ad", Fail, "stream ad", "mail of type ad", "", rule(relay.Rule{Stage: relay.Auth, Stream: "ad", Reply: "535 5.7.8 Not this type"})},
 		{"PIPELINING that loses commands", "relay.pipelining", Warn, "only 1 of 3 replies", "one command at a time", "", func(w *world) {
 			w.relay.Profile = "badpipe"
@@ -290,7 +298,8 @@ func harmless(t *testing.T, r Report, srv *relay.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(text), secretKey) || strings.Contains(string(text), appKey) {
+	b64 := base64.StdEncoding.EncodeToString([]byte("\x00" + appKey + "#auth\x00"))[:20]
+	if s := string(text); strings.Contains(s, secretKey) || strings.Contains(s, appKey) || strings.Contains(s, b64) {
 		t.Errorf("a secret is in %s", text)
 	}
 	s := srv.Stats()

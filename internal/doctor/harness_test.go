@@ -251,8 +251,8 @@ func (w *world) client() Redis {
 
 type client struct{ rdb *redis.Client }
 
-func (c client) Ping(ctx context.Context) error                { return c.rdb.Ping(ctx).Err() }
-func (c client) Info(ctx context.Context) (string, error)      { return c.rdb.Info(ctx).Result() }
+func (c client) Ping(ctx context.Context) error              { return c.rdb.Ping(ctx).Err() }
+func (c client) Info(ctx context.Context) (string, error)    { return c.rdb.Info(ctx).Result() }
 func (c client) Time(ctx context.Context) (time.Time, error) { return c.rdb.Time(ctx).Result() }
 
 // retold is a Redis whose INFO says something else, for what cannot be brought about.

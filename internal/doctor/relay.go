@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluicemail/sluice/internal/config"
+	"github.com/sluicemail/sluice/internal/mail"
 )
 
 // relayChecks follow one connection from its name to its QUIT; the logins of the
@@ -141,7 +142,12 @@ func (e *exam) newSession(nc net.Conn) *session {
 	r := e.cfg.Relay
 	tcp, ok := nc.RemoteAddr().(*net.TCPAddr)
 	clear := r.TLS == config.NoTLS && (r.Insecure || r.Loopback() && ok && tcp.IP.IsLoopback())
-	return newSession(nc, clear, r.Password.Reveal(), r.User)
+	var secrets []string // the longer ones first: they contain the shorter ones
+	for _, stream := range mail.Streams() {
+		user := r.LoginUser(stream)
+		secrets = append(secrets, plainMessage(user, r.Password.Reveal()), user)
+	}
+	return newSession(nc, clear, append(secrets, r.User, r.Password.Reveal())...)
 }
 
 // relayTrouble is the line of a step that failed.

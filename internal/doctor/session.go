@@ -35,7 +35,7 @@ type reply struct {
 
 // String is the reply on one line, fit to be shown.
 func (r reply) String() string {
-	return clean(fmt.Sprintf("%d %s", r.code, strings.Join(r.lines, " ")))
+	return clean(strings.TrimSpace(fmt.Sprintf("%d %s", r.code, strings.Join(r.lines, " "))))
 }
 
 // Bounds on a reply (RFC 5321 section 4.5.3.1.5 has 512 octets a line).
@@ -201,9 +201,11 @@ var errNoMechanism = errors.New("the relay offers neither PLAIN nor LOGIN")
 // maxCommand is the longest command line without CRLF (RFC 5321 section 4.5.3.1.4).
 const maxCommand = 510
 
+func plainMessage(user, password string) string { return "\x00" + user + "\x00" + password }
+
 // plain sends the credentials along with the command where they fit (RFC 4616).
 func (s *session) plain(user, password string) error {
-	message := "\x00" + user + "\x00" + password
+	message := plainMessage(user, password)
 	line := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte(message))
 	if len(line) > maxCommand {
 		return s.answer("AUTH PLAIN", message)

@@ -72,7 +72,7 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 }
 
 // DueAt returns when a recipient is due (ms, 0 = at once), if it is at all. resend
-// is the policy for unknown ones.
+// is the policy for unknown ones, who are sent to again twice at most.
 func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
 	switch s.Outcome {
 	case mail.Pending:
@@ -80,9 +80,18 @@ func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
 	case mail.Deferred:
 		return s.Due, true
 	case mail.Unknown:
-		return 0, resend
+		return 0, resend && s.again()
 	}
 	return 0, false
+}
+
+// maxUnknown is how many attempts of one recipient may end unknown before it is
+// left at that, whatever the policy: each may have been a copy.
+const maxUnknown = 3
+
+// again reports whether the policy resend applies to an unknown recipient.
+func (s *Standing) again() bool {
+	return s.Outcome == mail.Unknown && !s.Closed && s.Attempts < maxUnknown
 }
 
 // Settle folds a claim's log into its state, moves the totals, and gives the claim

@@ -17,6 +17,7 @@ type Standing struct {
 	Time     int64      // ms since the Unix epoch: when that was recorded
 	Due      int64      // ms: not before, while Deferred
 	Resent   bool       // sent again after an unknown: it may have arrived twice
+	Closed   bool       // Unknown, and not to be sent again: too old, or cancelled
 }
 
 // Evidence is one entry of a block's outcome log: what came of one attempt.
@@ -40,7 +41,11 @@ type Evidence struct {
 // unknown. Between two attempts the later one counts.
 func (s *Standing) Apply(e Evidence) {
 	if e.Outcome == mail.Expired || e.Outcome == mail.Cancelled {
-		if s.Attempts <= e.Attempt && !s.Outcome.Final() {
+		switch {
+		case s.Attempts > e.Attempt:
+		case s.Outcome == mail.Unknown:
+			s.Closed = true // it stays unknown: it may well have arrived
+		case !s.Outcome.Final():
 			s.take(e)
 		}
 		return
@@ -156,6 +161,12 @@ func fold(st []Standing, log []byte) error {
 	return nil
 }
 
+// Flags beside the outcome in an encoded standing.
+const (
+	flagResent = 0x80
+	flagClosed = 0x40
+)
+
 // stateVersion is the first byte of an encoded block state.
 const stateVersion = 1
 
@@ -170,7 +181,10 @@ func (c *codec) encodeState(st []Standing) []byte {
 	for _, s := range st {
 		flags := byte(s.Outcome)
 		if s.Resent {
-			flags |= 0x80
+			flags |= flagResent
+		}
+		if s.Closed {
+			flags |= flagClosed
 		}
 		raw = append(raw, flags)
 		if s.Outcome == mail.Pending { // no evidence, so nothing to say
@@ -206,7 +220,8 @@ func (c *codec) decodeState(data []byte, n int) ([]Standing, error) {
 	for i := range st {
 		flags := d.byte()
 		s := &st[i]
-		s.Outcome, s.Resent = mail.Outcome(flags&0x7f), flags&0x80 != 0
+		s.Outcome, s.Resent = mail.Outcome(flags&^(flagResent|flagClosed)), flags&flagResent != 0
+		s.Closed = flags&flagClosed != 0
 		if s.Outcome == mail.Pending {
 			continue
 		}

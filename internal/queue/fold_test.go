@@ -98,6 +98,7 @@ func TestStateRoundTrip(t *testing.T) {
 		{Outcome: mail.Accepted, Attempts: 2, Time: 1_790_000_000_123, Reply: mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "OK queued as X"}, Resent: true},
 		{Outcome: mail.Deferred, Attempts: 1, Time: 1_790_000_000_000, Due: 1_790_000_060_000, Reply: mail.Reply{Code: 451, Text: "나중에"}},
 		{Outcome: mail.Cancelled, Time: 5},
+		{Outcome: mail.Unknown, Attempts: 1, Time: 6, Closed: true},
 	}
 	out, err := c.decodeState(c.encodeState(in), len(in))
 	if err != nil {
@@ -160,10 +161,13 @@ func TestTally(t *testing.T) {
 	if err != nil || a != b {
 		t.Errorf("%v read back as %v, %v", a, b, err)
 	}
-	for _, bad := range []string{"1,2", "x,0,0,0,0,0,0"} {
+	for _, bad := range []string{"1,2", "x,0,0,0,0,0,0,0", "0,0,0,0,0,0,x,0"} {
 		if _, err := parseTally(bad); err == nil {
 			t.Errorf("parseTally(%q) took it", bad)
 		}
+	}
+	if a.again != 1 {
+		t.Errorf("%d to be sent again", a.again)
 	}
 	if got := a.change(a); len(got) != 0 {
 		t.Errorf("no change gives %v", got)

@@ -17,6 +17,7 @@ import (
 type tally struct {
 	outcomes [mail.NumOutcomes]int
 	resent   int
+	again    int // unknown ones that the policy resend applies to
 	// Of a whole campaign only:
 	connections int
 	updated     time.Time
@@ -27,6 +28,9 @@ func count(st []Standing) (t tally) {
 		t.outcomes[s.Outcome]++
 		if s.Resent {
 			t.resent++
+		}
+		if s.again() {
+			t.again++
 		}
 	}
 	return t
@@ -40,6 +44,7 @@ func counted() []mail.Outcome {
 // Fields of a campaign's totals beside the outcomes.
 const (
 	resentField      = "resent"
+	againField       = "again"
 	connectionsField = "connections"
 	updatedField     = "updated" // ms: when a block was last settled; written by settle.lua
 )
@@ -60,7 +65,7 @@ func (t tally) String() string {
 		b.WriteString(strconv.Itoa(t.outcomes[o]))
 		b.WriteByte(',')
 	}
-	b.WriteString(strconv.Itoa(t.resent))
+	fmt.Fprintf(&b, "%d,%d", t.resent, t.again)
 	return b.String()
 }
 
@@ -69,7 +74,7 @@ func parseTally(s string) (t tally, err error) {
 		return t, nil
 	}
 	parts := strings.Split(s, ",")
-	if len(parts) != len(counted())+1 {
+	if len(parts) != len(counted())+2 {
 		return t, fmt.Errorf("share of totals %q: %w", s, errCorrupt)
 	}
 	for i, o := range counted() {
@@ -77,8 +82,13 @@ func parseTally(s string) (t tally, err error) {
 			return t, fmt.Errorf("share of totals: %w", err)
 		}
 	}
-	t.resent, err = strconv.Atoi(parts[len(parts)-1])
-	return t, err
+	if t.resent, err = strconv.Atoi(parts[len(parts)-2]); err == nil {
+		t.again, err = strconv.Atoi(parts[len(parts)-1])
+	}
+	if err != nil {
+		return t, fmt.Errorf("share of totals: %w", err)
+	}
+	return t, nil
 }
 
 // change lists, as field and difference, what moves the totals from old to t.
@@ -91,6 +101,9 @@ func (t tally) change(old tally) []any {
 	}
 	if d := t.resent - old.resent; d != 0 {
 		out = append(out, resentField, d)
+	}
+	if d := t.again - old.again; d != 0 {
+		out = append(out, againField, d)
 	}
 	return out
 }
@@ -175,7 +188,7 @@ func (q *Queue) Summary(ctx context.Context, c *Campaign, resend bool) (*Summary
 		left -= n
 	}
 	s.Outcomes[mail.Pending] = left
-	s.Settled = left == 0 && s.Outcomes[mail.Deferred] == 0 && (!resend || s.Outcomes[mail.Unknown] == 0)
+	s.Settled = left == 0 && s.Outcomes[mail.Deferred] == 0 && (!resend || t.again == 0)
 	return s, nil
 }
 
@@ -209,6 +222,7 @@ func (q *Queue) tally(ctx context.Context, c *Campaign) (tally, error) {
 		t.outcomes[o], _ = strconv.Atoi(totals.Val()[o.String()])
 	}
 	t.resent, _ = strconv.Atoi(totals.Val()[resentField])
+	t.again, _ = strconv.Atoi(totals.Val()[againField])
 	t.connections, _ = strconv.Atoi(totals.Val()[connectionsField])
 	if ms, err := strconv.ParseInt(totals.Val()[updatedField], 10, 64); err == nil {
 		t.updated = time.UnixMilli(ms)
@@ -230,6 +244,7 @@ func (q *Queue) tally(ctx context.Context, c *Campaign) (tally, error) {
 			t.outcomes[o] += now.outcomes[o] - old.outcomes[o]
 		}
 		t.resent += now.resent - old.resent
+		t.again += now.again - old.again
 	}
 	return t, nil
 }

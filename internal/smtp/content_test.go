@@ -52,6 +52,8 @@ func TestCheckContent(t *testing.T) {
 		long: true, long + "\r\n" + long + "\r\n": true, long + "x": false, "a\r\n" + long + "x\r\nb": false,
 		"":            false,
 		"a\nb":        false,
+		"a\rb\nc":     false, // as many of one as of the other
+		"\n\r":        false,
 		"\n":          false,
 		"a\rb":        false,
 		"a\r":         false,

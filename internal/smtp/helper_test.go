@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -83,8 +84,12 @@ func (p *peer) say(s string) { _, _ = io.WriteString(p, s) }
 // quiet asserts that nothing but the end of the connection, or QUIT, comes.
 func (p *peer) quiet() {
 	p.t.Helper()
-	if b, _ := io.ReadAll(p); len(b) > 0 && string(b) != "QUIT\r\n" {
+	b, err := io.ReadAll(p)
+	if len(b) > 0 && string(b) != "QUIT\r\n" {
 		p.t.Errorf("relay read %q, want nothing more", clip(string(b)))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.t.Error("the connection was left open")
 	}
 }
 

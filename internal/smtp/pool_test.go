@@ -156,26 +156,18 @@ func TestPoolGrowsWhileAllWait(t *testing.T) {
 	checkPairing(t, s, 9)
 }
 
-// throttledQueue has work, and budget for one message in three asks.
-type throttledQueue struct {
-	*queue
-	asked atomic.Int32
-}
+// throttledQueue has work, and never budget at the moment it is asked.
+type throttledQueue struct{ *queue }
 
-func (q *throttledQueue) TryNext() (Transaction, Supply) {
-	if q.asked.Add(1)%3 > 0 {
-		return nil, Throttled
-	}
-	return q.queue.TryNext()
-}
+func (q *throttledQueue) TryNext() (Transaction, Supply) { return nil, Throttled }
 
 // Work that waits for budget opens no connection.
 func TestPoolThrottled(t *testing.T) {
 	t.Parallel()
 	s := slowDots(time.Millisecond)
 	all, _ := messages(150)
-	r := newPoolRun(t, &throttledQueue{queue: newQueue(all...).finish()}, s.serve)
-	r.cfg.Max, r.cfg.Grow = 5, 25*time.Millisecond
+	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish()}, s.serve)
+	r.cfg.Max = 5
 	if err := r.start().end(); !errors.Is(err, errNoMore) {
 		t.Fatal(err)
 	}

@@ -481,3 +481,48 @@ func TestBotched(t *testing.T) {
 		})
 	}
 }
+
+// A RSET that is refused leaves the relay's state unknown.
+func TestRsetRefused(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	err := serveAll(t, nil, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(mailOK + "550 no\r\n503 no\r\n")
+		p.expect("RSET\r\n" + envelopeOf(2))
+		p.say("502 5.5.1 what\r\n" + envOK)
+		p.quiet()
+	}, all...)
+	if !errors.Is(err, ErrBotched) {
+		t.Errorf("Serve: %v, want ErrBotched", err)
+	}
+	all[0].want(t, Refused, StageRcpt, 550)
+	all[1].want(t, Unsent, StageMail, 502)
+}
+
+// Half a reply that nothing asked for is enough: no content follows it, although Confirm
+// has returned and the other half is not there yet.
+func TestHalfAReplyBeforeContent(t *testing.T) {
+	t.Parallel()
+	m := newMessage(1)
+	host, port := listen(t, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK + "25")
+		p.quiet()
+	})
+	cfg := plainConfig(host, port)
+	cfg.Timeouts.Quit = time.Second
+	c := dial(t, cfg)
+	m.confirm = func(ctx context.Context) error {
+		for deadline := time.Now().Add(500 * time.Millisecond); !c.failed.Load() && time.Now().Before(deadline); {
+			<-time.After(time.Millisecond)
+		}
+		return nil
+	}
+	if err := c.Serve(t.Context(), newQueue(m), Limits{}); err == nil {
+		t.Error("Serve went on")
+	}
+	m.want(t, Unsent, StageData, 0)
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,50 @@ func TestEarlyReply(t *testing.T) {
 			}
 		})
 	}
+	t.Run("552 to a content of one chunk", func(t *testing.T) {
+		t.Parallel()
+		all, _ := messages(1)
+		all[0].Content = largeContent(60 << 10)
+		stuck := func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return &stuckConn{Conn: nc, over: make(chan struct{})}, err
+		}
+		err := serveAll(t, func(c *DialConfig) { c.Dialer = stuck }, func(p *peer) {
+			p.hello(nhnEHLO)
+			p.expect(envelopeOf(1))
+			p.say(envOK)
+			p.expect("Subject: large\r\n")
+			p.say("552 5.3.4 too big\r\n")
+			_ = p.Conn.(*net.TCPConn).CloseWrite()
+			<-all[0].ended
+		}, all...)
+		if err == nil {
+			t.Error("Serve went on")
+		}
+		all[0].want(t, Refused, StageEOD, 552)
+	})
+}
+
+// stuckConn takes a little of a large write, and no more until its deadline is past.
+type stuckConn struct {
+	net.Conn
+	over chan struct{}
+}
+
+func (c *stuckConn) Write(b []byte) (int, error) {
+	if len(b) < 10000 {
+		return c.Conn.Write(b)
+	}
+	n, _ := c.Conn.Write(b[:1000])
+	<-c.over
+	return n, os.ErrDeadlineExceeded
+}
+
+func (c *stuckConn) SetWriteDeadline(t time.Time) error {
+	if t.Equal(past) {
+		close(c.over)
+	}
+	return nil
 }
 
 // A relay that takes no content ends in ErrTimeout, not in a connection stuck for ever;

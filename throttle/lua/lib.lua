@@ -56,7 +56,7 @@ end
 local function counters()
   local cs = {}
   for i = 1, num() do
-    local c = {name = take(), grain = num(), span = num(), charge = take() == '1', list = KEYS[2 + i]}
+    local c = {name = take(), grain = num(), span = num(), charge = take() == '1', list = KEYS[2 + i], frees = 0}
     c.used = tonumber(redis.call('HGET', state, 'u:' .. c.name) or '') or 0
     local before = c.used
     local head = redis.call('LINDEX', c.list, 0)
@@ -69,9 +69,6 @@ local function counters()
       redis.call('LPOP', c.list)
       c.used = c.used - n
       head = redis.call('LINDEX', c.list, 0)
-    end
-    if not head then
-      c.used, c.frees = 0, 0
     end
     if c.used ~= before then
       change('u:' .. c.name, c.used)
