@@ -109,7 +109,7 @@ func TestFrozenRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	connect(t, b, "ad")
-	eventually(t, "the end of the outage is logged", func() bool { return strings.Contains(logs.String(), "is back") })
+	eventually(t, "the end of the outage is logged", func() bool { return strings.Contains(logs.String(), "Redis is back") })
 	if n := strings.Count(logs.String(), "no answer from Redis"); n != 1 {
 		t.Errorf("%d lines about one outage:\n%s", n, logs)
 	}

@@ -38,6 +38,7 @@ func open(t testing.TB, addr string) *Queue {
 	if err != nil {
 		t.Fatal(err)
 	}
+	q.rdb.AddHook(&slotWatch{t: t, seen: map[string]bool{}})
 	t.Cleanup(func() {
 		if err := q.Close(); err != nil {
 			t.Errorf("close: %v", err)
