@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/textproto"
 	"strconv"
 	"time"
 )
@@ -10,39 +12,49 @@ import (
 // distance is the simulated round trip.
 const distance = 20 * time.Millisecond
 
+// trip is what one run showed.
+type trip struct {
+	rate   float64 // messages a second, all connections
+	actual float64 // the round trip as it was, in seconds
+}
+
 // roundTrips counts messages a round trip and connection, with the real queue,
 // ledger and Redis in the path.
 func (b *bench) roundTrips() error {
-	setups := []setup{
-		{connections: 1, mode: "pipelined"}, {connections: 10, mode: "pipelined"},
-		{connections: 1, mode: "group"}, {connections: 1, mode: "lock-step"},
+	kinds := []struct {
+		name  string
+		setup setup
+	}{
+		{"sluice", setup{kind: "sluice", connections: 1, mode: "pipelined"}},
+		{"sluice", setup{kind: "sluice", connections: 10, mode: "pipelined"}},
+		{"the same, content and envelope apart", setup{kind: "sluice", connections: 1, mode: "group"}},
+		{"the same, lock-step", setup{kind: "sluice", connections: 1, mode: "lock-step"}},
+		{"baseline: go-smtp's client, mails at hand", setup{kind: "go-smtp", connections: 1}},
+	}
+	type result struct{ nominal, actual, rate, away series }
+	results := make([]result, len(kinds))
+	for run := range b.turns() {
+		for i, k := range kinds {
+			k.setup.rtt = distance
+			t, err := b.trip(k.setup)
+			if err != nil {
+				return fmt.Errorf("%s, %d connections: %w", k.name, k.setup.connections, err)
+			}
+			r, each := &results[i], t.rate/float64(k.setup.connections)
+			r.rate, r.away = append(r.rate, t.rate), append(r.away, t.actual*1e3)
+			r.nominal, r.actual = append(r.nominal, each*distance.Seconds()), append(r.actual, each*t.actual)
+		}
+		b.progress("run %d of %d: %.3f on one connection, %.3f on each of ten, of %.1f ms", run+1, b.turns(),
+			results[0].nominal[run], results[1].nominal[run], results[0].away[run])
 	}
 	var rows [][]string
-	for _, s := range setups {
-		s.kind, s.rtt = "sluice", distance
-		var each, all series
-		for range b.turns() {
-			per, err := b.perRoundTrip(s)
-			if err != nil {
-				return fmt.Errorf("%s, %d connections: %w", s.mode, s.connections, err)
-			}
-			each, all = append(each, per/float64(s.connections)), append(all, per)
-		}
-		b.progress("%s, %d connections: %.3f", s.mode, s.connections, each.median())
-		rows = append(rows, []string{"sluice, " + s.mode, strconv.Itoa(s.connections), each.show(3), all.show(2), number(all.median()/distance.Seconds(), 0)})
+	for i, k := range kinds {
+		r := results[i]
+		rows = append(rows, []string{k.name, strconv.Itoa(k.setup.connections), r.rate.show(1), r.nominal.show(3), r.away.show(1), r.actual.show(3)})
 	}
-	var base series
-	for range b.turns() {
-		per, err := b.clientRoundTrips()
-		if err != nil {
-			return fmt.Errorf("baseline: %w", err)
-		}
-		base = append(base, per)
-	}
-	rows = append(rows, []string{"baseline: go-smtp's client", "1", base.show(3), base.show(2), number(base.median()/distance.Seconds(), 0)})
-	b.table([]string{"", "connections", "messages a round trip and connection", "messages a round trip", "messages/s"}, rows)
-	b.printf("\nRound trip %v, kept by a delay line on the bytes. Mails of 10 KB; real Redis with AOF everysec; ledger and budget on; plaintext. "+
-		"Time between the first and the last acceptance of each connection, over the round trip. Median (least–most) of %d runs of %v.\n", distance, b.turns(), b.patience())
+	b.table([]string{"", "connections", "messages/s", "messages in 20 ms and connection", "round trip as it was, ms", "messages a round trip and connection"}, rows)
+	b.printf("\nA delay line holds every byte back for %v in either direction. What the machine adds to that, a client beside it measures with NOOP. "+
+		"Mails of 10 KB; real Redis with AOF everysec; ledger and budget on; plaintext. Median (least–most) of %d runs of %v, in turn.\n", distance/2, b.turns(), b.patience())
 	return nil
 }
 
@@ -53,26 +65,77 @@ func (b *bench) turns() int { return min(b.runs, 3) }
 // patience is how long a run sends; a distance takes longer to show than a load.
 func (b *bench) patience() time.Duration { return b.window * 5 / 3 }
 
-// perRoundTrip is messages a round trip over all connections.
-func (b *bench) perRoundTrip(s setup) (float64, error) {
+// trip sends for a while and measures the round trip meanwhile.
+func (b *bench) trip(s setup) (trip, error) {
 	r, err := b.rig(s)
 	if err != nil {
-		return 0, err
+		return trip{}, err
 	}
 	defer r.close()
+	if s.kind == "go-smtp" {
+		return r.clientTrip()
+	}
 	want := int(b.patience() / distance)
 	n := s.connections * (want + want/2 + 50)
 	if err := r.fill(n); err != nil {
-		return 0, err
+		return trip{}, err
 	}
 	if err := r.until(time.Minute, "the first mails", func() bool { return r.accepted() >= s.connections*10 }); err != nil {
-		return 0, err
+		return trip{}, err
 	}
+	return r.timed(func(from time.Time) error {
+		return r.until(time.Hour, "the window", func() bool {
+			return time.Since(from) >= b.patience() || r.accepted() >= n-2*s.connections
+		})
+	})
+}
+
+// clientTrip is the same for go-smtp's client on one connection: no queue, no ledger.
+func (r *rig) clientTrip() (trip, error) {
+	port, err := r.port()
+	if err != nil {
+		return trip{}, err
+	}
+	client, err := childConfig{Port: port}.goClient()
+	if err != nil {
+		return trip{}, err
+	}
+	defer client.Close()
+	content, err := wireMail()
+	if err != nil {
+		return trip{}, err
+	}
+	return r.timed(func(from time.Time) error {
+		for time.Since(from) < r.b.patience() {
+			if err := client.SendMail(sender, []string{"minjun.kim@naver.example"}, bytes.NewReader(content)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// timed measures rate and round trip while f runs.
+func (r *rig) timed(f func(from time.Time) error) (trip, error) {
+	stop, result := make(chan struct{}), make(chan pings, 1)
+	go func() { result <- ping(r.relay.Addr(), stop) }()
 	from := time.Now()
-	if err := r.until(time.Hour, "the window", func() bool { return time.Since(from) >= b.patience() || r.accepted() >= n-2*s.connections }); err != nil {
-		return 0, err
-	}
+	err := f(from)
 	to := time.Now()
+	close(stop)
+	p := <-result
+	if err != nil {
+		return trip{}, err
+	}
+	if p.err != nil || p.n == 0 {
+		return trip{}, fmt.Errorf("measure the round trip: %d pings: %w", p.n, p.err)
+	}
+	return trip{r.rateOf(from, to), p.total.Seconds() / float64(p.n)}, nil
+}
+
+// rateOf adds up the connections' rates between two times, each from its first to its
+// last acceptance: what a window cuts off at its ends is no part of it.
+func (r *rig) rateOf(from, to time.Time) float64 {
 	type span struct {
 		first, last time.Time
 		n           int
@@ -93,39 +156,43 @@ func (b *bench) perRoundTrip(s setup) (float64, error) {
 	sum := 0.0
 	for _, sp := range spans {
 		if sp.n > 1 {
-			sum += float64(sp.n-1) / (float64(sp.last.Sub(sp.first)) / float64(distance))
+			sum += float64(sp.n-1) / sp.last.Sub(sp.first).Seconds()
 		}
 	}
-	return sum, nil
+	return sum
 }
 
-// clientRoundTrips is the same for go-smtp's client on one connection, with the
-// mails at hand: no queue, no ledger.
-func (b *bench) clientRoundTrips() (float64, error) {
-	r, err := b.rig(setup{kind: "go-smtp", rtt: distance})
+// pings are the round trips of a connection that does nothing else.
+type pings struct {
+	n     int
+	total time.Duration
+	err   error
+}
+
+func ping(addr string, stop <-chan struct{}) (p pings) {
+	nc, err := net.Dial("tcp", addr)
 	if err != nil {
-		return 0, err
+		return pings{err: err}
 	}
-	defer r.close()
-	port, err := r.port()
-	if err != nil {
-		return 0, err
+	defer nc.Close()
+	c := textproto.NewConn(nc)
+	if _, _, p.err = c.ReadResponse(220); p.err != nil {
+		return p
 	}
-	client, err := childConfig{Port: port}.goClient()
-	if err != nil {
-		return 0, err
-	}
-	defer client.Close()
-	content, err := wireMail()
-	if err != nil {
-		return 0, err
-	}
-	start, n := time.Now(), 0
-	for time.Since(start) < b.patience() {
-		if err := client.SendMail(sender, []string{"minjun.kim@naver.example"}, bytes.NewReader(content)); err != nil {
-			return 0, err
+	for {
+		select {
+		case <-stop:
+			return p
+		default:
 		}
-		n++
+		start := time.Now()
+		if p.err = c.PrintfLine("NOOP"); p.err != nil {
+			return p
+		}
+		if _, _, p.err = c.ReadResponse(250); p.err != nil {
+			return p
+		}
+		p.n++
+		p.total += time.Since(start)
 	}
-	return float64(n) / (float64(time.Since(start)) / float64(distance)), nil
 }

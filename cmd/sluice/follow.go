@@ -121,8 +121,8 @@ func (f *follower) line(s *queue.Summary, now time.Time) string {
 		b.WriteString("  " + f.extra())
 	}
 	if left > 0 && f.rate >= 1 {
-		eta := time.Duration(float64(left)/f.rate) * time.Second
-		fmt.Fprintf(&b, "  ETA %s", eta.Round(time.Second))
+		eta := time.Duration(float64(left) / f.rate * float64(time.Second))
+		fmt.Fprintf(&b, "  ETA %s", max(eta.Round(time.Second), time.Second))
 	}
 	return b.String()
 }

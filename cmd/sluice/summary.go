@@ -43,7 +43,7 @@ func newSummaryJSON(s *queue.Summary, now time.Time) summaryJSON {
 		Pending: s.Count(mail.Pending), Deferred: s.Count(mail.Deferred), Accepted: s.Count(mail.Accepted),
 		Rejected: s.Count(mail.Rejected), Unknown: s.Count(mail.Unknown), Expired: s.Count(mail.Expired),
 		Cancelled: s.Count(mail.Cancelled), Resent: s.Resent, ConnectionsOpened: s.ConnectionsOpened,
-		Seconds: s.Took(now).Round(time.Millisecond).Seconds(), State: s.State(now),
+		Seconds: float64(s.Took(now).Milliseconds()) / 1000, State: s.State(now),
 	}
 	if s.Held != nil && !s.Settled {
 		j.Held, j.HeldSince, j.Lift = s.Held.Why, s.Held.Since.Format(time.RFC3339), s.Held.Lift

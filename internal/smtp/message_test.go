@@ -166,3 +166,22 @@ func TestMixedRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A message that Next brings when the connection may take none any more goes back,
+// unbegun.
+func TestFetchedTooLate(t *testing.T) {
+	t.Parallel()
+	host, port := listen(t, func(p *peer) { p.hello(nhnEHLO); p.quiet() })
+	c := dial(t, plainConfig(host, port))
+	defer c.Close()
+	s := newSession(t.Context(), c, newQueue(), Limits{Age: time.Nanosecond}, nil)
+	s.fetch = newFetcher(t.Context(), s.src)
+	defer s.fetch.stop(errDraining)
+	m := newMessage(1)
+	if s.fetched(fetched{tx: tx{m}}) != nil {
+		t.Error("taken past the age limit")
+	}
+	if r := m.want(t, Unsent, StageIdle, 0); m.begun > 0 || r.Err == nil {
+		t.Errorf("begun %d, %v", m.begun, r.Err)
+	}
+}

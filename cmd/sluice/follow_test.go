@@ -1,0 +1,79 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicemail/sluice/internal/mail"
+	"github.com/sluicemail/sluice/internal/queue"
+)
+
+func TestProgressLine(t *testing.T) {
+	t.Parallel()
+	s := &queue.Summary{Campaign: &queue.Campaign{Counts: queue.Door{Recipients: 1000}}, ConnectionsOpened: 3}
+	f := newFollower(&strings.Builder{}, func() string { return "extra" })
+	at := f.at
+	look := func(accepted int) string {
+		s.Outcomes[mail.Accepted], s.Outcomes[mail.Rejected], s.Outcomes[mail.Pending] = accepted, 10, 990-accepted
+		at = at.Add(time.Second)
+		return f.line(s, at)
+	}
+	if got, want := look(90), " 10.0%  100/1000  100/s  2xx 90  4xx 0  5xx 10  conns 3  extra  ETA 9s"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := look(190); !strings.Contains(got, "100/s") || !strings.Contains(got, "ETA 8s") {
+		t.Errorf("a steady rate: %q", got)
+	}
+	if got := look(990); !strings.HasPrefix(got, "100.0%") || strings.Contains(got, "ETA") {
+		t.Errorf("the end: %q", got)
+	}
+	s.Outcomes[mail.Unknown] = 2
+	if got := f.line(s, at); !strings.Contains(got, "unknown 2") {
+		t.Errorf("unknown ones are not shown: %q", got)
+	}
+}
+
+// Lines that stay are written now and then and at the end, not at every look.
+func TestProgressWithoutTerminal(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	f := newFollower(&b, nil)
+	s := &queue.Summary{Campaign: &queue.Campaign{Counts: queue.Door{Recipients: 1}}}
+	start := f.at
+	for i := range 100 {
+		f.show(s, start.Add(time.Duration(i)*lookEvery), false)
+	}
+	f.show(s, start.Add(26*time.Second), true)
+	if n := strings.Count(b.String(), "\n"); n != 3 { // at 10 s, at 20 s, at the end
+		t.Errorf("%d lines:\n%s", n, b.String())
+	}
+}
+
+func TestOutcomeCode(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		s    queue.Summary
+		o    mail.Outcome
+		want int
+	}{
+		"all accepted":  {queue.Summary{Settled: true}, mail.Accepted, exitDone},
+		"duplicates":    {queue.Summary{Settled: true}, mail.Duplicate, exitDone},
+		"suppressed":    {queue.Summary{Settled: true}, mail.Suppressed, exitDone},
+		"invalid":       {queue.Summary{Settled: true}, mail.Invalid, exitPartial},
+		"rejected":      {queue.Summary{Settled: true}, mail.Rejected, exitPartial},
+		"unknown":       {queue.Summary{Settled: true}, mail.Unknown, exitPartial},
+		"expired":       {queue.Summary{Settled: true}, mail.Expired, exitPartial},
+		"cancelled":     {queue.Summary{Settled: true, Held: &queue.Hold{}}, mail.Cancelled, exitPartial},
+		"held":          {queue.Summary{Held: &queue.Hold{}}, mail.Pending, exitHeld},
+		"held, but all": {queue.Summary{Settled: true, Held: &queue.Hold{}}, mail.Accepted, exitDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tc.s.Outcomes[tc.o]++
+			if got := outcomeCode(&tc.s); got != tc.want {
+				t.Errorf("exit code %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
