@@ -178,7 +178,7 @@ func testComposeCommands(t *testing.T, bin string) {
 	cmd := exec.Command(bin, args...)
 	cmd.Env, cmd.Dir = environ(nil), dir
 	r := start(t, cmd)
-	eventually(t, "the relay writes its CA", func() bool {
+	r.until("the relay writes its CA", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "ca.pem"))
 		return err == nil
 	})
@@ -186,8 +186,17 @@ func testComposeCommands(t *testing.T, bin string) {
 	for k, v := range c.Services["worker"].Environment {
 		env[k] = strings.ReplaceAll(interpolate(t, v, file), "/rehearsal/", dir+"/")
 	}
-	// The profile of the relay must be one that takes the login.
 	takesConfiguration(t, bin, command(c.Services["worker"]), env, file["REDIS_PASSWORD"])
+	example := regexp.MustCompile(`(?m)^#\s+(send .* --stream ad) --wait$`).FindStringSubmatch(read(t, "compose.yaml"))
+	if example == nil {
+		t.Fatal("the head of compose.yaml shows no send")
+	}
+	list := write(t, dir, "list.csv", "email,name\nhong@example.com,Hong\n")
+	cmd = exec.Command(bin, append(strings.Fields(replace(t, example[1], "/list.csv", list)), "--dry-run")...)
+	cmd.Env, cmd.Dir = environ(env), dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %v\n%s", cmd.Args, err, out)
+	}
 	startsWorker(t, bin, command(c.Services["worker"]), env)
 	if code := r.stop(); code != 0 {
 		t.Errorf("%v ended with %d", args, code)

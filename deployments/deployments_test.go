@@ -152,17 +152,23 @@ func (p *process) stop() int {
 	}
 }
 
+// until waits for something that the process does.
+func (p *process) until(what string, ok func() bool) {
+	p.t.Helper()
+	eventually(p.t, what, func() bool {
+		select {
+		case <-p.done:
+			p.t.Fatalf("%v ended before: %s", p.cmd.Args, what)
+		default:
+		}
+		return ok()
+	})
+}
+
 // says waits until the process has written text.
 func (p *process) says(text string) {
 	p.t.Helper()
-	eventually(p.t, p.cmd.Args[0]+" says "+text, func() bool {
-		select {
-		case <-p.done:
-			p.t.Fatalf("%v ended:\n%s", p.cmd.Args, p.out.String())
-		default:
-		}
-		return strings.Contains(p.out.String(), text)
-	})
+	p.until("it says "+text, func() bool { return strings.Contains(p.out.String(), text) })
 }
 
 // buffer is a bytes.Buffer that may be read while a process writes to it.

@@ -255,7 +255,7 @@ func asynqSource(t *testing.T) string {
 func TestACLFileHasNoComments(t *testing.T) {
 	t.Parallel()
 	lines := slices.Collect(strings.Lines(read(t, "redis/users.acl")))
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "user default off ") || !strings.HasPrefix(lines[1], "user sluice on #@PASSWORD_SHA256@ ") {
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "user default off resetpass ~* &* +@all") || !strings.HasPrefix(lines[1], "user sluice on #@PASSWORD_SHA256@ ") {
 		t.Errorf("want the users default (off) and sluice, in a line each:\n%s", strings.Join(lines, ""))
 	}
 }

@@ -188,7 +188,9 @@ func (b *Budget) take(ctx context.Context, p *plan) (*Lease, grant, error) {
 		return nil, g, nil
 	}
 	l := &Lease{b: b, name: name, lost: make(chan struct{}), ends: asked.Add(b.timing.lost)}
+	l.mu.Lock() // the timer may fire at once
 	l.timer = time.AfterFunc(time.Until(l.ends), l.lose)
+	l.mu.Unlock()
 	b.mu.Lock()
 	b.leases[name] = l
 	b.mu.Unlock()

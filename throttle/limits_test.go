@@ -24,13 +24,16 @@ func shipped() Limits {
 	}
 }
 
-func TestValidate(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name string
-		edit func(l *Limits)
-		want []string // parts of the error; none: valid
-	}{
+// faulty is an edit of the shipped limits, and the parts of the error it makes;
+// none: valid.
+type faulty struct {
+	name string
+	edit func(l *Limits)
+	want []string
+}
+
+func windowFaults() []faulty {
+	return []faulty{
 		{"shipped", func(*Limits) {}, nil},
 		{"only open", func(l *Limits) { *l = Limits{Open: 1} }, nil},
 		{"no open", func(l *Limits) { l.Open = 0 }, []string{"limits.connections.open: 0"}},
@@ -41,6 +44,11 @@ func TestValidate(t *testing.T) {
 		{"long window", func(l *Limits) { l.Messages[1].Per = 32 * day }, []string{"limits.messages: 500000/768h"}},
 		{"part of a microsecond", func(l *Limits) { l.Messages[0].Per = sec + 1 }, []string{"whole microseconds"}},
 		{"twice", func(l *Limits) { l.Messages = append(l.Messages, Window{100, sec}) }, []string{"200/1s and 100/1s"}},
+	}
+}
+
+func shareFaults() []faulty {
+	return []faulty{
 		{"reserve over limit", func(l *Limits) {
 			l.Streams["auth"] = Share{Reserve: []Window{{201, sec}, {20_000, day}}}
 		}, []string{"limits.messages: 200/1s: cannot hold streams.auth.reserve 201/1s"}},
@@ -73,7 +81,12 @@ func TestValidate(t *testing.T) {
 		{"stream name", func(l *Limits) { l.Streams["a:d"] = Share{} }, []string{`stream name "a:d"`}},
 		{"all faults at once", func(l *Limits) { l.Open = 0; l.New[0].N = 0 },
 			[]string{"limits.connections.open", "limits.connections.new"}},
-	} {
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for _, tt := range append(windowFaults(), shareFaults()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			l := shipped()

@@ -117,8 +117,8 @@ func startRedis(t *testing.T) *server {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &server{socket: filepath.Join(dir, "s")}
-	s.cmd = exec.Command(path, "--port", "0", "--unixsocket", s.socket, "--save", "", "--appendonly", "no",
-		"--dir", dir, "--daemonize", "no")
+	s.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), path, "--port", "0",
+		"--unixsocket", s.socket, "--save", "", "--appendonly", "no", "--dir", dir, "--daemonize", "no")
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -132,13 +132,13 @@ func startRedis(t *testing.T) *server {
 }
 
 func (s *server) client(t *testing.T) *redis.Client {
-	return client(t, &redis.Options{Network: "unix", Addr: s.socket, ReadTimeout: 300 * time.Millisecond, MaxRetries: -1})
+	return client(t, &redis.Options{Network: "unix", Addr: s.socket, MaxRetries: -1})
 }
 
 // eventually polls until ok says so.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out: %s", what)
@@ -151,7 +151,7 @@ func nap(ctx context.Context, d time.Duration) { _, _ = sleepUntil(ctx, time.Now
 
 // within returns a context for something that must happen.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -62,7 +62,7 @@ func TestFrozenRedis(t *testing.T) {
 	s := startRedis(t)
 	f := redisFleet(t, s, Limits{Open: 2, Messages: []Window{{1000, sec}}})
 	b := f.idle()
-	b.timing = timing{lapse: 3 * sec, lost: sec, renew: 50 * time.Millisecond}
+	b.timing = timing{lapse: 30 * sec, lost: sec, renew: 50 * time.Millisecond}
 	logs := &lines{}
 	b.log = slog.New(slog.NewTextHandler(logs, nil))
 	b.outage.log = b.log

@@ -53,8 +53,8 @@ type Line struct {
 
 // Report is what Run found.
 type Report struct {
-	OK     bool           `json:"ok"` // nothing failed
-	Counts map[Status]int `json:"counts"`
+	OK     bool           `json:"ok"`     // nothing failed
+	Counts map[Status]int `json:"counts"` // of each status, zeros too
 	Checks []Line         `json:"checks"`
 }
 
@@ -103,7 +103,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Report{}, err
 	}
-	r := Report{OK: true, Counts: map[Status]int{}, Checks: lines}
+	r := Report{OK: true, Counts: map[Status]int{Pass: 0, Warn: 0, Fail: 0, Info: 0, Skip: 0}, Checks: lines}
 	for _, l := range lines {
 		r.Counts[l.Status]++
 		r.OK = r.OK && l.Status != Fail

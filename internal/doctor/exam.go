@@ -116,25 +116,26 @@ func (e *exam) one(ctx context.Context, c check) Line {
 	return c.run(ctx)
 }
 
-// status is what came of a check that is named in after or needs; Skip where there
-// is no such check.
-func (e *exam) status(id string) Status {
-	if s := e.slots[id]; s != nil {
-		return s.line.Status
-	}
-	return Skip
-}
-
 // sound reports whether all of the named checks passed, perhaps with a warning, but not
 // with one that says that nothing is known.
 func (e *exam) sound(ids ...string) bool {
 	for _, id := range ids {
 		s := e.slots[id]
-		if s == nil || s.line.halt || s.line.Status != Pass && s.line.Status != Warn {
+		if s.line.halt || s.line.Status != Pass && s.line.Status != Warn {
 			return false
 		}
 	}
 	return true
+}
+
+// failed returns those of the named checks that failed.
+func (e *exam) failed(ids ...string) (list []string) {
+	for _, id := range ids {
+		if e.slots[id].line.Status == Fail {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // close ends the connection that a check has left open.

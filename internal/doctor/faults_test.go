@@ -215,6 +215,21 @@ func senderFaults() []fault {
 			txt("toast._domainkey.example.com")(w)
 			spf("v=spf1 mx ~all")(w)
 		}},
+		{"DMARC that lets it pass", "sender.alignment", Warn, "p=none lets the mail through", "mend", "", func(w *world) {
+			txt("toast._domainkey.example.com")(w)
+			spf("v=spf1 mx ~all")(w)
+		}},
+		{"DMARC on SPF alone", "sender.alignment", Warn, "SPF alone", "sender.dkim", "", txt("toast._domainkey.example.com")},
+		{"DKIM alone", "sender.alignment", Pass, "DKIM alone", "", "", spf()},
+		{"SPF and an unknown DKIM", "sender.alignment", Info, "DKIM is not known", "see sender.dkim", "", func(w *world) { w.zone["toast._domainkey.example.com"] = []string{"SERVFAIL x"} }},
+		{"alignment of which nothing is known", "sender.alignment", Info, "could not be told", "see the sender.spf lines", "", func(w *world) {
+			w.zone["toast._domainkey.example.com"], w.zone["example.com"] = []string{"SERVFAIL x"}, []string{"SERVFAIL x"}
+		}},
+		{"Gmail through Amazon", "sender.gmail_yahoo", Warn, "refuse bulk mail", "one-click", "", func(w *world) {
+			w.cfg.Relay.Preset = config.SES
+			txt(ds)(w)
+		}},
+		{"Gmail and DNS is down", "sender.gmail_yahoo", Info, "could not be examined", "lines above", "", func(w *world) { w.zone["example.com"] = []string{"SERVFAIL x"} }},
 		{"SST7", "sender.gmail_yahoo", Fail, "SST7): not in order is sender.dkim", "DKIM switched on", "", txt("toast._domainkey.example.com")},
 		{"DNS of the sender is down", "sender.spf", Warn, "no answer about example.com", "try again", "", func(w *world) { w.zone["example.com"] = []string{"SERVFAIL x"} }},
 	}

@@ -44,6 +44,9 @@ func parseSPF(txt string) (spfRecord, error) {
 
 func parseTerm(word string) (spfTerm, error) {
 	t := spfTerm{text: word, qualifier: '+'}
+	if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return t, errors.New("a character that SPF does not have")
+	}
 	if at := strings.IndexAny(word, "=:/"); at > 0 && word[at] == '=' {
 		t.qualifier, t.name, t.arg = 0, strings.ToLower(word[:at]), word[at+1:]
 		if t.name == "redirect" && t.arg == "" {

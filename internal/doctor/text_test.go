@@ -70,6 +70,8 @@ func TestParseSPF(t *testing.T) {
 		"v=spf1 all:x":            "no argument",
 		"v=spf1 -":                "no such mechanism",
 		"v=spf1 ipv4:192.0.2.1":   "no such mechanism",
+		"v=spf1 exp=\x1b[31m":     "a character",
+		"v=spf1 a:예.example":      "a character",
 	} {
 		_, err := parseSPF(txt)
 		if (err == nil) != (bad == "") || err != nil && !strings.Contains(err.Error(), bad) {

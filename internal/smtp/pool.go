@@ -228,7 +228,7 @@ func (m *manager) dialled(conn *Conn, lease Lease) {
 	m.open[s], m.fresh = true, true
 	m.want = max(m.want, len(m.open))
 	m.count(+1)
-	m.cfg.Log.Info("connection opened", "open", len(m.open), "mode", conn.Mode())
+	m.cfg.Log.Debug("connection opened", "open", len(m.open), "mode", conn.Mode())
 	if m.forced {
 		conn.Close()
 	}
@@ -279,7 +279,7 @@ func (m *manager) ended(s *session, err error) {
 	} else {
 		m.count(-1)
 	}
-	m.cfg.Log.Info("connection closed", "open", len(m.open), "settled", settled, "error", err)
+	m.cfg.Log.Debug("connection closed", "open", len(m.open), "settled", settled, "error", err)
 	if s.idled || why == nil && rested > soon || why != nil && why.Stage == StageIdle {
 		m.want = max(m.cfg.Warm, m.want-1) // it was not missed
 	}

@@ -508,3 +508,37 @@ func TestReplyBeforeHangUp(t *testing.T) {
 		t.Error("the second was begun")
 	}
 }
+
+// tornConn loses what follows the first dot, and says so.
+type tornConn struct{ net.Conn }
+
+func (c tornConn) Write(b []byte) (int, error) {
+	if i := bytes.Index(b, []byte("\r\n.\r\nMAIL")); i >= 0 {
+		n, _ := c.Conn.Write(b[:i+5])
+		return n, errors.New("torn")
+	}
+	return c.Conn.Write(b)
+}
+
+// Where a write fails behind the dot, the message is not given up: its reply may come.
+func TestWriteFailsBehindTheDot(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(2)
+	err := serveAll(t, func(c *DialConfig) {
+		c.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return tornConn{nc}, err
+		}
+	}, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect(contentOf(1) + ".\r\n")
+		p.say("250 one\r\n")
+	}, all...)
+	if err == nil {
+		t.Error("Serve went on")
+	}
+	all[0].want(t, Accepted, StageEOD, 250)
+	all[1].want(t, Unsent, StageMail, 0)
+}
