@@ -32,7 +32,7 @@ func newLetter(paragraphs int) letter {
 		subject: `{{.name}}님께 드리는 {{.coupon}}`,
 		html: `<!DOCTYPE html><html lang="ko"><body><h1>{{.name}}님</h1>` + half +
 			`<p>{{.grade}} 회원 · {{.points}}점</p><a href="https://shop.example/?c={{.coupon}}" title="{{.store}}">보기</a>` + half +
-			`<p>{{.name}}님, 고맙습니다.</p></body></html>`,
+			`<p>{{.name}}님, 고맙습니다.</p></body></html>` + "\n",
 		text: `{{.name}}님, {{.grade}} 회원 {{.points}}점 {{.store}}` + "\n" +
 			strings.Repeat("오늘 저녁, 서랍 하나면 충분합니다.\n", paragraphs/2) + "쿠폰 {{.coupon}}\n",
 	}

@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -76,23 +77,14 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		return runChild(ctx, args[1], os.Stdin, out)
 	}
 	b := &bench{ctx: ctx, out: out, err: errs}
-	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	fs.SetOutput(errs)
-	fs.BoolVar(&b.quick, "quick", false, "a smoke run: short windows, small lists, figures that mean little")
-	fs.StringVar(&b.profile, "profile", "", "write CPU profiles of worker and baselines into this `DIR`ectory")
-	fs.IntVar(&b.runs, "runs", 5, "how often each side of a ratio is run")
-	fs.DurationVar(&b.window, "window", 3*time.Second, "how long a run is measured at least")
-	fs.IntVar(&b.large, "recipients", 1_000_000, "recipients of the largest campaign")
-	fs.Usage = func() { usage(errs, fs) }
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+	names, err := b.flags(args)
+	if errors.Is(err, flag.ErrHelp) {
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
-	if b.quick {
-		b.runs, b.window, b.large = 2, 300*time.Millisecond, 20_000
-	}
-	chosen, err := choose(fs.Args())
+	chosen, err := choose(names)
 	if err != nil {
 		return err
 	}
@@ -100,6 +92,13 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	defer os.RemoveAll(b.dir)
+	if b.profile != "" {
+		stop, err := startProfile(filepath.Join(b.profile, "relay.pprof"))
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	b.heading(args)
 	for _, c := range chosen {
 		b.progress("%s", c.name)
@@ -109,6 +108,42 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// flags reads the command line and returns what is left: names.
+func (b *bench) flags(args []string) ([]string, error) {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(b.err)
+	fs.BoolVar(&b.quick, "quick", false, "a smoke run: short windows, small lists, figures that mean little")
+	fs.StringVar(&b.profile, "profile", "", "write CPU profiles of worker, baselines and relay into this `DIR`ectory")
+	fs.IntVar(&b.runs, "runs", 5, "how often each side of a ratio is run")
+	fs.DurationVar(&b.window, "window", 3*time.Second, "how long a run is measured at least")
+	fs.IntVar(&b.large, "recipients", 1_000_000, "recipients of the largest campaign")
+	fs.Usage = func() { usage(b.err, fs) }
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if b.quick {
+		given := map[string]bool{}
+		fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range map[string]string{"runs": "2", "window": "300ms", "recipients": "20000"} {
+			if given[name] {
+				continue
+			}
+			if err := fs.Set(name, value); err != nil {
+				return nil, fmt.Errorf("-quick: %w", err)
+			}
+		}
+	}
+	switch {
+	case b.runs < 1 || b.window <= 0 || b.large < 1000:
+		return nil, fmt.Errorf("-runs %d, -window %v, -recipients %d: want at least 1, more than 0, at least 1000", b.runs, b.window, b.large)
+	case b.profile != "":
+		if err := os.MkdirAll(b.profile, 0o755); err != nil {
+			return nil, fmt.Errorf("-profile: %w", err)
+		}
+	}
+	return fs.Args(), nil
 }
 
 func usage(w io.Writer, fs *flag.FlagSet) {

@@ -71,7 +71,7 @@ func (r *rig) start(connections int) error {
 		c.CA = string(r.relay.CAPEM())
 	}
 	if r.b.profile != "" {
-		c.Profile = filepath.Join(r.b.profile, fmt.Sprintf("%s-%d-%t-%d.pprof", c.Kind, c.Connections, r.setup.tls, os.Getpid()))
+		c.Profile = filepath.Join(r.b.profile, fmt.Sprintf("%s-%d-tls-%t.pprof", c.Kind, c.Connections, r.setup.tls))
 	}
 	if r.child, err = r.b.spawn(c); err != nil {
 		return err
@@ -192,10 +192,10 @@ func (b *bench) measure(s setup, n int) (spent, error) {
 	if err != nil {
 		return spent{}, err
 	}
-	if s.kind != "bare" {
-		err = r.complete(n)
+	if s.kind == "bare" {
+		return from.to(to), r.stop()
 	}
-	return from.to(to), err
+	return from.to(to), r.complete(n)
 }
 
 // fill starts the sender with n people to send to. The worker has its connections

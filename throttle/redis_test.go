@@ -89,6 +89,7 @@ func TestFrozenRedis(t *testing.T) {
 		t.Fatal("the lease was not lost")
 	}
 	lost := time.Now()
+	eventually(t, "the outage is logged", func() bool { return strings.Contains(logs.String(), "no answer from Redis") })
 	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -107,20 +107,33 @@ func TestSameLogin(t *testing.T) {
 	}
 }
 
-// Without TLS a login is made on loopback only.
+// Without TLS a login is made on loopback only, or where the configuration insists.
 func TestPlaintext(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t)
-	for host, want := range map[string]Status{"127.0.0.1": Pass, "203.0.113.10": Skip} {
+	for _, tc := range []struct {
+		host                  string
+		insecure              bool
+		tcp, tls, cert, login Status
+	}{
+		{"127.0.0.1", false, Pass, Info, Info, Pass},
+		{relayAddr, true, Pass, Warn, Info, Pass},
+		{relayAddr, false, Fail, Skip, Skip, Skip},
+	} {
 		w := lab.healthy(t)
-		w.cfg.Relay.Host, w.cfg.Relay.TLS = host, config.NoTLS
+		w.cfg.Relay.Host, w.cfg.Relay.TLS, w.cfg.Relay.Insecure = tc.host, config.NoTLS, tc.insecure
 		cfg, srv := w.start()
 		r, err := Run(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l := find(t, r, "relay.auth.auth"); l.Status != want || (want != Pass && srv.Stats().Connections > 0) {
-			t.Errorf("%s: %s %s, %d connections", host, l.Status, l.Why, srv.Stats().Connections)
+		for id, want := range map[string]Status{"relay.tcp": tc.tcp, "relay.tls": tc.tls, "relay.certificate": tc.cert, "relay.auth.auth": tc.login} {
+			if l := find(t, r, id); l.Status != want {
+				t.Errorf("%+v: %s %s %s", tc, l.Status, id, l.Why)
+			}
+		}
+		if n := srv.Stats().Connections; (n > 0) != (tc.tcp == Pass) {
+			t.Errorf("%+v: %d connections", tc, n)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,7 +82,9 @@ func redisFaults() []fault {
 		{"redis is too old", "redis.version", Fail, "version 6.0.16", "6.2 or later", "", info("redis_version", "6.0.16")},
 		{"redis is a replica", "redis.role", Fail, "refuses writes", "127.0.0.1:1", "", withRedis("--replicaof", "127.0.0.1 1")},
 		{"redis is a cluster", "redis.role", Fail, "Cluster", "redis-sentinel://", "", withRedis("--cluster-enabled", "yes")},
-		{"redis is loading", "redis.loading", Fail, "about 42 s", "wait", "", info("loading", "1\r\nloading_eta_seconds:42")},
+		{"redis is loading", "redis.loading", Fail, "about 42 s", "wait", "", func(w *world) {
+			w.wrap = func(r Redis) Redis { return loading{saying("loading", "1\r\nloading_eta_seconds:42")(r)} }
+		}},
 		{"redis keeps no log", "redis.persistence", Fail, "no append-only file", "appendonly yes", "", withRedis("--appendonly", "no")},
 		{"redis has replicas, but no log", "redis.persistence", Warn, "2 replicas", "appendonly yes", "", info("aof_enabled", "0", "connected_slaves", "2")},
 		{"redis cannot write its log", "redis.persistence", Fail, "aof_last_write_status:err", "disk space", "", info("aof_last_write_status", "err")},
@@ -91,6 +94,15 @@ func redisFaults() []fault {
 		{"redis is filling up", "redis.memory", Warn, "80% of maxmemory", "raise maxmemory", "", info("used_memory", "80000000", "maxmemory", "100000000")},
 		{"redis is far away", "redis.latency", Warn, "more than 5ms", "near Redis", "", func(w *world) {
 			w.cfg.timed = func(f func() error) (time.Duration, error) { return 20 * time.Millisecond, f() }
+		}},
+		{"redis is farther than the relay", "redis.latency", Warn, "longer than to the relay (2ms)", "near Redis", "", func(w *world) {
+			calls := 0 // the relay's come first
+			w.cfg.timed = func(f func() error) (time.Duration, error) {
+				if calls++; calls <= trips {
+					return 2 * time.Millisecond, f()
+				}
+				return 3 * time.Millisecond, f()
+			}
 		}},
 		{"redis has another time", "redis.clock", Warn, "behind this machine's", "NTP", "", func(w *world) {
 			w.wrap = func(r Redis) Redis { return ahead{r, -5 * time.Second} }
@@ -109,6 +121,10 @@ func connectionFaults() []fault {
 		{"one address of two is dead", "relay.tcp", Warn, "but not to 203.0.113.11", "tell the relay's operator", "", func(w *world) {
 			w.zone.set(relayHost, "A", "203.0.113.11", relayAddr)
 			w.dials = []string{"203.0.113.11"}
+		}},
+		{"an address family this machine does not have", "relay.tcp", Pass, "connected to", "", "", func(w *world) {
+			w.zone.set(relayHost, "A", "203.0.113.11", relayAddr)
+			w.dials, w.why = []string{"203.0.113.11"}, syscall.ENETUNREACH
 		}},
 		{"the relay is down", "relay.greeting", Fail, "421 4.3.2", "takes no connection now", "", func(w *world) { w.relay.Profile = "down" }},
 		{"the relay knows this machine", "relay.greeting", Fail, "554 5.7.1", "refuses this machine", "", rule(relay.Rule{Stage: relay.Connect, Reply: "554 5.7.1 You are listed"})},
@@ -161,6 +177,7 @@ func loginFaults() []fault {
 		{"no 8BITMIME", "relay.ehlo", Warn, "but not 8BITMIME", "another port", "", func(w *world) { w.relay.Capabilities = []string{"PIPELINING", "STARTTLS", "AUTH PLAIN"} }},
 		{"no NOOP", "relay.roundtrip", Warn, "502 5.5.1", "mail is not affected", "", rule(relay.Rule{Stage: relay.Noop, Reply: "502 5.5.1 No"})},
 		{"on a block list", "relay.blocklist", Info, "203.0.113.10 is listed (SBL", "check.spamhaus.org", "", func(w *world) { w.zone.add("10.113.0.203.zen.spamhaus.org", "A 127.0.0.2") }},
+		{"a private address", "relay.blocklist", Info, "10.1.2.3 is not public", "", "", func(w *world) { w.zone.set(relayHost, "A", "10.1.2.3") }},
 		{"asked by the wrong resolver", "relay.blocklist", Info, "public resolver", "--resolver", "", func(w *world) { w.zone.add("10.113.0.203.zen.spamhaus.org", "A 127.255.255.254") }},
 	}
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -187,7 +189,8 @@ type world struct {
 	redis *redistest.Server
 	wrap  func(Redis) Redis
 	cfg   Config
-	dials []string // addresses that refuse connections
+	dials []string // addresses that cannot be connected to
+	why   error    // what dialing them says; nil: EPERM
 	peer  string   // where the relay is, if it is not the rehearsal relay
 }
 
@@ -234,7 +237,7 @@ func (w *world) start() (Config, *relay.Server) {
 	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, _, _ := net.SplitHostPort(addr)
 		if slices.Contains(w.dials, host) {
-			return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", os.ErrPermission)}
+			return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", cmp.Or(w.why, os.ErrPermission))}
 		}
 		return new(net.Dialer).DialContext(ctx, network, w.peer)
 	}
@@ -281,6 +284,13 @@ func saying(pairs ...string) func(Redis) Redis {
 		fields[pairs[i]] = pairs[i+1]
 	}
 	return func(r Redis) Redis { return retold{r, fields} }
+}
+
+// loading is a Redis that is still reading its data.
+type loading struct{ Redis }
+
+func (loading) Ping(context.Context) error {
+	return errors.New("LOADING Redis is loading the dataset in memory")
 }
 
 // ahead is a Redis with a wrong clock.

@@ -7,11 +7,15 @@ import (
 	"errors"
 	"io"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/sluicemail/sluice/internal/smtp"
 )
+
+// runSize is how many mails are sent in each way.
+const runSize = 300
 
 // crew is how many connections a run may have.
 const crew = 2
@@ -25,30 +29,40 @@ type way struct {
 
 // dial is how a way connects.
 func (s *server) dial(t *testing.T, w way, a authority, m *smtp.Memory) smtp.DialConfig {
+	port := s.port
+	if w.tls == smtp.Implicit {
+		port = s.front
+	}
 	return smtp.DialConfig{
-		Host: "127.0.0.1", Port: s.port, TLS: w.tls, RootCAs: a.pool(t), Hello: "client.sender.example",
+		Host: "127.0.0.1", Port: port, TLS: w.tls, RootCAs: a.pool(t), Hello: "client.sender.example",
 		Auth: smtp.AuthNone, Mode: w.mode, Memory: m,
 	}
 }
 
-// offersEightBit asks the server.
-func (s *server) offersEightBit(t *testing.T, cfg smtp.DialConfig) bool {
+// extensions asks the server. Where its STARTTLS is known not to work, and does not,
+// the test is skipped.
+func (s *server) extensions(t *testing.T, cfg smtp.DialConfig) smtp.Extensions {
 	t.Helper()
+	before := s.marks()
 	c, err := smtp.Dial(t.Context(), cfg)
-	if err != nil {
+	if err == nil {
+		c.Quit()
+		return c.Extensions()
+	}
+	if cfg.TLS != smtp.StartTLS || s.fault == nil {
 		t.Fatal(err)
 	}
-	c.Quit()
-	return c.Extensions().EightBit
+	eventually(t, "STARTTLS, or the known reason for its absence", func() bool { return s.fault.MatchString(s.since(before)) })
+	t.Skipf("STARTTLS of this build of %s works for no client: it logs %q", s.pkg, s.fault.FindString(s.since(before)))
+	return smtp.Extensions{}
 }
 
 // exchange sends n letters one way and checks what became of each, on both sides.
 func exchange(t *testing.T, s *server, a authority, w way) {
-	const n = 300
 	memory := smtp.NewMemory()
 	cfg := s.dial(t, w, a, memory)
-	sent := letters(t, s, w.name, n, s.offersEightBit(t, cfg))
-	before := len(s.log())
+	sent := letters(t, s, w.name, runSize, s.extensions(t, cfg).EightBit)
+	before := s.marks()
 	b := newBatch(sent)
 	modes := b.send(t, s, cfg)
 	want := w.mode
@@ -60,7 +74,7 @@ func exchange(t *testing.T, s *server, a authority, w way) {
 	}
 	most := crew
 	if s.mails > 0 {
-		most += n / s.mails
+		most += runSize / s.mails
 	}
 	if len(modes) > most {
 		t.Errorf("%d connections opened, want at most %d", len(modes), most)
@@ -72,24 +86,27 @@ func exchange(t *testing.T, s *server, a authority, w way) {
 	}
 	accepted := b.judge(t)
 	compare(t, s.mailbox(len(accepted)), accepted)
-	s.agrees(t, s.log()[before:], len(accepted))
-	t.Logf("%d mails over %d connections, %v", n, len(modes), want)
+	s.agrees(t, s.since(before), len(accepted))
+	t.Logf("%d mails over %d connections, %v", runSize, len(modes), want)
 }
 
 // blame is what servers write of a client that does not wait for its turn, or is gone.
-var blame = regexp.MustCompile(`(?i).*(improper|pipelining|synchroni[sz]ation|out of sequence|syntax error|protocol error|lost connection|unexpected|too many).*`)
+var blame = regexp.MustCompile(`(?i).*(improper|pipelining|synchroni[sz]ation|out of sequence|syntax error|protocol error|lost connection|unexpected|too many|result="50).*`)
 
 // polite are lines of that kind about a connection that was not needed any more while
 // it was still being made.
 var polite = regexp.MustCompile(`lost connection after (CONNECT|EHLO|STARTTLS) |SSL_accept error`)
 
+// complaints are the lines of a log that blame the client.
+func complaints(log string) []string {
+	return slices.DeleteFunc(blame.FindAllString(log, -1), polite.MatchString)
+}
+
 // agrees checks that the server's log of a run has all mails, each once, and no complaint.
 func (s *server) agrees(t *testing.T, log string, accepted int) {
 	t.Helper()
-	for _, line := range blame.FindAllString(log, -1) {
-		if !polite.MatchString(line) {
-			t.Errorf("the server complains: %s", line)
-		}
+	for _, line := range complaints(log) {
+		t.Errorf("the server complains: %s", line)
 	}
 	if s.arrival == nil {
 		return
@@ -257,8 +274,8 @@ func (b *batch) judge(t *testing.T) map[string][]byte {
 		switch r := p.results[0]; {
 		case l.fate == delivered && r.Kind == smtp.Accepted:
 			accepted[l.to] = withEnd(l.content)
-		case l.fate == refused && r.Kind == smtp.Refused && r.Stage == smtp.StageRcpt && r.Reply.Code == 550:
-		case l.fate == deferred && r.Kind == smtp.Refused && r.Stage == smtp.StageRcpt && r.Reply.Code/10 == 45:
+		case l.fate == refused && r.Kind == smtp.Refused && r.Stage == smtp.StageRcpt && r.Reply.Code/100 == 5:
+		case l.fate == deferred && r.Kind == smtp.Refused && r.Stage == smtp.StageRcpt && r.Reply.Code/100 == 4:
 		default:
 			t.Errorf("%s: %v at %s: %v %v", l.to, r.Kind, r.Stage, r.Reply, r.Err)
 		}

@@ -22,7 +22,7 @@ func exim(a authority) setup {
 			"etc/exim4/key.pem":    a.key,
 		},
 		run:      strings.Fields("/usr/sbin/exim4 -bdf -q30m"),
-		starttls: true, refuses: true, defers: true,
+		starttls: true, refuses: true, defers: true, punishes: true,
 		best:    smtp.ModePipelined,
 		arrival: regexp.MustCompile(`(?m)^\S+ \S+ \S+ <= `),
 	}
@@ -33,7 +33,7 @@ domainlist local_domains = inbox.example
 daemon_smtp_ports = %PORT%
 local_interfaces = 127.0.0.1
 log_file_path = /mnt/exim-%slog
-spool_directory = /mnt/spool
+spool_directory = /run/exim4
 log_selector = +smtp_protocol_error +smtp_syntax_error +smtp_connection
 tls_advertise_hosts = *
 tls_certificate = /etc/exim4/cert.pem
@@ -57,6 +57,14 @@ begin routers
 all:
   driver = accept
   transport = store
+
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${if and{{eq{$auth2}{app}}{eq{$auth3}{s3cret}}}}
+  server_advertise_condition = ${if def:tls_in_cipher}
 
 begin transports
 store:

@@ -3,7 +3,14 @@
 package interop
 
 import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluicemail/sluice/internal/smtp"
 )
@@ -38,6 +45,9 @@ func every(t *testing.T, s setup, a authority) {
 	for _, w := range possible(s) {
 		t.Run(w.name, func(t *testing.T) { exchange(t, srv, a, w) })
 	}
+	if s.punishes {
+		t.Run("impatient", func(t *testing.T) { impatient(t, srv) })
+	}
 }
 
 func TestPostfix(t *testing.T) {
@@ -60,15 +70,104 @@ func TestExim(t *testing.T) {
 func TestOpenSMTPD(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	every(t, opensmtpd(a, mailboxes()), a)
+	every(t, opensmtpd(a), a)
 }
+
+// As STARTTLS of some builds of OpenSMTPD does not work, TLS goes through a front too.
+func TestOpenSMTPDBehindTLS(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	srv := start(t, opensmtpd(a))
+	srv.front = frontTLS(t, a, srv.addr())
+	exchange(t, srv, a, way{front, smtp.Implicit, smtp.ModeAuto})
+}
+
+const front = "front-tls"
 
 // mailboxes lists those of all runs.
 func mailboxes() (out []string) {
-	for _, w := range ways() {
-		for i := range 300 {
+	for _, w := range append(ways(), way{name: front}) {
+		for i := range runSize {
 			out = append(out, address(w.name, i, delivered))
 		}
 	}
 	return out
+}
+
+// impatient sends what no client may: content before the reply to DATA. The server
+// must complain of it, or its silence about the other runs would mean nothing.
+func impatient(t *testing.T, s *server) {
+	before := s.marks()
+	c, err := net.DialTimeout("tcp", s.addr(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	for _, step := range []struct{ says, last string }{
+		{"EHLO client.sender.example\r\n", "220 "},
+		{"MAIL FROM:<" + sender + ">\r\nRCPT TO:<" + address("impatient", 0, delivered) + ">\r\nDATA\r\n" +
+			"Subject: too early\r\n\r\n.\r\nQUIT\r\n", "250 "},
+	} {
+		for line := ""; !strings.HasPrefix(line, step.last); {
+			if line, err = r.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Write([]byte(step.says)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _ = io.Copy(io.Discard, r) // how the server ends it is its own business
+	eventually(t, "a complaint", func() bool { return len(complaints(s.since(before))) > 0 })
+	t.Log(complaints(s.since(before)))
+}
+
+// frontTLS takes TLS off connections and hands them on to addr. It ends with the test.
+func frontTLS(t *testing.T, a authority, addr string) (port int) {
+	t.Helper()
+	cert, err := tls.X509KeyPair([]byte(a.cert), []byte(a.key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			wg.Go(func() { join(c, addr) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wg.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// join copies both ways between c and addr until either ends.
+func join(c net.Conn, addr string) {
+	defer c.Close()
+	up, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = io.Copy(up, c)
+		_ = up.(*net.TCPConn).CloseWrite()
+	})
+	_, _ = io.Copy(c, up)
+	_ = c.Close()
+	_ = up.Close()
+	wg.Wait()
 }

@@ -17,8 +17,8 @@ type fate int
 
 const (
 	delivered fate = iota
-	refused        // 550 to RCPT
-	deferred       // 450 to RCPT
+	refused        // a 5xx to RCPT: 550, or OpenSMTPD's 524
+	deferred       // a 4xx to RCPT
 )
 
 // letter is one mail to be sent.

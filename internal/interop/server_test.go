@@ -42,10 +42,12 @@ type setup struct {
 
 	starttls bool
 	refuses  bool           // knows who has a mailbox
+	punishes bool           // ends the connection of a client that runs ahead of DATA
 	defers   bool           // says 450 to recipients that begin with "later."
 	mails    int            // it takes this many on one connection, 0: any number
 	best     smtp.Mode      // to be learned
 	arrival  *regexp.Regexp // the log's line for each mail that it has taken; nil: keeps no log
+	fault    *regexp.Regexp // what it logs where its STARTTLS is known not to work; nil: it works
 }
 
 // server is one that runs.
@@ -53,6 +55,7 @@ type server struct {
 	setup
 	t      *testing.T
 	port   int
+	front  int    // the port of a TLS front before it, 0: none
 	shared string // its /mnt
 	output string // what it printed
 }
@@ -89,7 +92,11 @@ func start(t *testing.T, s setup) *server {
 // publicDir is a folder that any user may look into.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "interop-")
+	base := "" // the usual place
+	if shm, err := os.Stat("/dev/shm"); err == nil && shm.IsDir() {
+		base = "/dev/shm" // servers sync each mail to the disk, which is not what is tested
+	}
+	dir, err := os.MkdirTemp(base, "interop-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +181,7 @@ func (s *server) launch(cmd *exec.Cmd) {
 		_ = cmd.Process.Kill()
 		<-ended
 		if s.t.Failed() {
-			s.t.Logf("the log of %s:\n%s", s.pkg, tail(s.log(), 6000))
+			s.t.Logf("the log of %s:\n%s", s.pkg, tail(s.since(nil), 6000))
 		}
 	})
 	eventually(s.t, "a greeting from "+s.pkg, func() bool {
@@ -210,18 +217,36 @@ func (s *server) greets() bool {
 
 func (s *server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// log is all that the server printed and logged.
-func (s *server) log() string {
+// logs are the files in which the server says what it does.
+func (s *server) logs() []string {
+	names, _ := filepath.Glob(filepath.Join(s.shared, "*log")) // the pattern is a good one
+	return append(names, s.output)
+}
+
+// marks are how long the logs are now.
+func (s *server) marks() map[string]int {
+	marks := map[string]int{}
+	for _, name := range s.logs() {
+		marks[name] = len(s.read(name))
+	}
+	return marks
+}
+
+// since is what the server has logged after the marks were taken; all of it for nil.
+func (s *server) since(marks map[string]int) string {
 	var b strings.Builder
-	names, _ := filepath.Glob(filepath.Join(s.shared, "*log"))
-	for _, name := range append(names, s.output) {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			s.t.Errorf("the log of %s: %v", s.pkg, err)
-		}
-		b.Write(text)
+	for _, name := range s.logs() {
+		b.WriteString(s.read(name)[marks[name]:])
 	}
 	return b.String()
+}
+
+func (s *server) read(name string) string {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		s.t.Errorf("the log of %s: %v", s.pkg, err)
+	}
+	return string(text)
 }
 
 // mailbox reads and removes what was delivered, once there are n mails or more.

@@ -373,3 +373,31 @@ func TestPoolConfigErrors(t *testing.T) {
 		}
 	}
 }
+
+// What the feeder takes for a pool with too few connections.
+func TestFeederLook(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		set    func(f *feeder)
+		supply int // messages in the Source
+		want   bool
+	}{
+		"always ready":                        {func(f *feeder) { f.ready = 3 }, 0, true},
+		"ready, and once without":             {func(f *feeder) { f.ready, f.starved = 30, 1 }, 5, false},
+		"a connection rests":                  {func(f *feeder) { f.ready, f.resting = 3, make([]chan Transaction, 1) }, 5, false},
+		"one is held":                         {func(f *feeder) { f.held = tx{newMessage(9)} }, 0, true},
+		"nobody asked, there is work":         {func(*feeder) {}, 1, true},
+		"nobody asked, there is none":         {func(*feeder) {}, 0, false},
+		"nobody asked, throttled just before": {func(f *feeder) { f.hungry = true }, 1, false},
+	} {
+		all, _ := messages(tc.supply)
+		f := newFeeder(newQueue(all...))
+		tc.set(f)
+		if got := f.look(); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		if f.ready != 0 || f.starved != 0 {
+			t.Errorf("%s: the counts go on", name)
+		}
+	}
+}

@@ -61,8 +61,13 @@ func TestPoolRelayRefuses(t *testing.T) {
 	var results []error
 	var mu sync.Mutex
 	r.cfg.OnDial = func(err error) { mu.Lock(); defer mu.Unlock(); results = append(results, err) }
+	start := time.Now()
 	r.start()
 	waitAll(t, all)
+	// Pauses of at least a tenth of 0.5 s and of 1 s lie between the three.
+	if d := time.Since(start); d < 150*time.Millisecond {
+		t.Errorf("three dials in %v", d)
+	}
 	r.stop()
 	if err := r.end(); err != nil {
 		t.Fatal(err)
