@@ -25,18 +25,20 @@ var mayImport = map[string][]string{
 	"internal/config":    {"internal/mail"},
 	"internal/list":      {"internal/mail"},
 	"internal/queue":     {"internal/mail"},
-	"internal/verdict":   {"internal/mail"},
 	"templates":          {"internal/mail"},
 	"internal/archtest":  {},
 	"internal/redistest": {}, // imported by tests only, which is why no line lists it
 	"deployments":        {}, // tests only: it holds files for other programs
 
+	"internal/doctor":  {"internal/config", "internal/mail"},
+	"internal/interop": {}, // tests only, against other people's servers
+
 	// The two that put the others to use.
 	"producer": {"internal/mail", "internal/list", "internal/queue", "templates"},
-	"worker":   {"internal/mail", "internal/queue", "internal/smtp", "internal/verdict", "templates", "throttle"},
+	"worker":   {"internal/mail", "internal/queue", "internal/smtp", "templates", "throttle"},
 
-	"cmd/sluice": {"internal/mail", "internal/config", "internal/list", "internal/queue", "internal/relay",
-		"internal/smtp", "internal/verdict", "producer", "templates", "throttle", "worker"},
+	"cmd/sluice": {"internal/mail", "internal/config", "internal/doctor", "internal/list", "internal/queue", "internal/relay",
+		"internal/smtp", "producer", "templates", "throttle", "worker"},
 
 	// A program too: it wires the parts for measuring, beside what they are measured against.
 	"bench": {"internal/mail", "internal/queue", "internal/relay", "internal/smtp", "producer", "templates", "throttle", "worker"},

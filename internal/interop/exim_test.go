@@ -22,7 +22,7 @@ func exim(a authority) setup {
 			"etc/exim4/key.pem":    a.key,
 		},
 		run:      strings.Fields("/usr/sbin/exim4 -bdf -q30m"),
-		starttls: true, refuses: true, defers: true, punishes: true,
+		starttls: true, refuses: true, defers: true, punishes: "EHLO",
 		best:    smtp.ModePipelined,
 		arrival: regexp.MustCompile(`(?m)^\S+ \S+ \S+ <= `),
 	}
@@ -34,6 +34,7 @@ daemon_smtp_ports = %PORT%
 local_interfaces = 127.0.0.1
 log_file_path = /mnt/exim-%slog
 spool_directory = /run/exim4
+write_rejectlog = no
 log_selector = +smtp_protocol_error +smtp_syntax_error +smtp_connection
 tls_advertise_hosts = *
 tls_certificate = /etc/exim4/cert.pem

@@ -188,13 +188,15 @@ func (m *Member) commitLoop(ctx context.Context) {
 			continue
 		}
 		err := m.write(ctx, b)
+		if err != nil && !errors.Is(err, ErrFenced) {
+			m.q.log.Warn("ledger write failed, repeating it until redis takes it", "err", err)
+		}
 		for d := 20 * time.Millisecond; err != nil; d = min(2*d, time.Second) {
 			if errors.Is(err, ErrFenced) {
 				m.fail(ErrFenced)
 				m.writeEvidence(ctx, b.evidence)
 				break
 			}
-			m.q.log.Warn("ledger write failed, repeating it", "err", err)
 			if pause(ctx, d) != nil {
 				return
 			}

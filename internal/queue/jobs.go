@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -37,7 +38,7 @@ func pollEvery(s mail.Stream) time.Duration {
 
 // Listen starts to take jobs of a stream, at most concurrency blocks at a time.
 func (q *Queue) Listen(s mail.Stream, concurrency int, h Handler) (*Jobs, error) {
-	rdb := q.conn.client(clientOptions{hook: &asynqHook{}})
+	rdb := q.conn.client(clientOptions{hook: &asynqHook{log: q.log}})
 	srv := asynq.NewServerFromRedisClient(rdb, asynq.Config{
 		Concurrency:              concurrency,
 		Queues:                   map[string]int{q.keys.asynqQueue(s): 1},
@@ -79,10 +80,14 @@ func (j *Jobs) Close() error {
 // first repeat (processor.go defers cancel and hands the context on), so none ever
 // succeeds and the task runs again: here such a call gets a live context. And its
 // fetch loop does not pause after an error, so with Redis gone it would keep a
-// core busy: here a failed call takes its time.
-type asynqHook struct{}
+// core busy: here a failed call takes its time. A refusal that no waiting mends is
+// told, since asynq's own log is not shown.
+type asynqHook struct {
+	log  *slog.Logger
+	told atomic.Bool
+}
 
-func (asynqHook) DialHook(next redis.DialHook) redis.DialHook {
+func (*asynqHook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return next(ctx, network, addr)
 	}
@@ -91,7 +96,7 @@ func (asynqHook) DialHook(next redis.DialHook) redis.DialHook {
 // outagePause is how long a call that met an outage is held back.
 const outagePause = 250 * time.Millisecond
 
-func (asynqHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h *asynqHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if name := cmd.Name(); (name == "evalsha" || name == "eval") && errors.Is(ctx.Err(), context.Canceled) {
 			alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
@@ -99,6 +104,14 @@ func (asynqHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			ctx = alive
 		}
 		err := next(ctx, cmd)
+		switch {
+		case err == nil:
+			h.told.Store(false)
+		case redis.IsPermissionError(err) || redis.IsAuthError(err):
+			if !h.told.Swap(true) {
+				h.log.Error("redis refuses what the job queue needs; see deployments/redis/users.acl for the rights", "err", err)
+			}
+		}
 		if outage(err) {
 			// A plain wait: it ends by itself before any shutdown would mind.
 			time.Sleep(outagePause)
@@ -107,7 +120,7 @@ func (asynqHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-func (asynqHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (*asynqHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error { return next(ctx, cmds) }
 }
 
@@ -119,7 +132,7 @@ func outage(err error) bool {
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.EOF) ||
-		redis.IsLoadingError(err) || redis.IsReadOnlyError(err) || redis.IsMasterDownError(err) || redis.IsOOMError(err)
+		redis.IsPermissionError(err) || redis.IsAuthError(err) || redis.IsLoadingError(err) || redis.IsReadOnlyError(err) || redis.IsMasterDownError(err) || redis.IsOOMError(err)
 }
 
 // asynqLog passes asynq's log on at debug level: the outage that makes it write

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // Connection says how Redis is reached.
@@ -129,20 +130,22 @@ type clientOptions struct {
 }
 
 // client builds a go-redis client. ContextTimeoutEnabled, because go-redis ignores
-// the deadline of a context otherwise.
+// the deadline of a context otherwise. It says neither its name nor that it wants
+// maintenance notices: both are commands that a tight ACL refuses.
 func (c Connection) client(o clientOptions) *redis.Client {
 	var rdb *redis.Client
 	if c.Master != "" {
 		rdb = redis.NewFailoverClient(&redis.FailoverOptions{
-			MasterName: c.Master, SentinelAddrs: c.Addrs, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
+			MasterName: c.Master, DisableIdentity: true, SentinelAddrs: c.Addrs, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
 			DB: c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			ContextTimeoutEnabled: true, PoolSize: o.poolSize, MaxRetries: o.retries, OnConnect: o.onConnect,
 			ReadTimeout: callTimeout, WriteTimeout: callTimeout, DialerRetries: 1,
 		})
 	} else {
 		rdb = redis.NewClient(&redis.Options{
-			Addr: c.Addrs[0], Network: network(c.Addrs[0]),
-			DB: c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
+			Addr: c.Addrs[0], Network: network(c.Addrs[0]), DisableIdentity: true,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+			DB:                       c.DB, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			ContextTimeoutEnabled: true, PoolSize: o.poolSize, MaxRetries: o.retries, OnConnect: o.onConnect,
 			ReadTimeout: callTimeout, WriteTimeout: callTimeout, DialerRetries: 1,
 		})

@@ -125,7 +125,7 @@ func (s *session) envelope() (bool, *Error) {
 		return false, s.judge(mail, rcpt, Reply{})
 	}
 	data, err := s.command(StageData, 354, 354)
-	if err != nil && !(data.Code == 421 && rcpt.refusal()) {
+	if err != nil && (data.Code != 421 || !rcpt.refusal()) {
 		return false, err
 	}
 	if jerr := s.judge(mail, rcpt, data); jerr != nil {

@@ -50,13 +50,13 @@ func listen(t *testing.T, script func(p *peer)) (host string, port int) {
 				return
 			}
 			wg.Go(func() {
-				defer nc.Close()
+				defer func() { _ = nc.Close() }()
 				_ = nc.SetDeadline(time.Now().Add(20 * time.Second)) // a hanging test ends
 				script(&peer{t, nc, n})
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
 	a := l.Addr().(*net.TCPAddr)
 	return a.IP.String(), a.Port
 }
@@ -344,7 +344,7 @@ func (s *sink) serve(p *peer) {
 		return p.Read(b)
 	})
 	r := bufio.NewReaderSize(counted, 1<<20)
-	defer w.Flush()
+	defer func() { _ = w.Flush() }()
 	_, _ = w.WriteString(greeting)
 	say := func(stage Stage, arg, usual string) string {
 		text := usual

@@ -45,7 +45,7 @@ func pointless(err *Error, settled int64, lived time.Duration) bool {
 	if err == nil || settled >= provenAfter {
 		return false
 	}
-	return !(err.Stage == StageIdle && lived >= shortLife)
+	return err.Stage != StageIdle || lived < shortLife
 }
 
 // learner finds the relay's own limits from how it ends connections: the same number

@@ -308,8 +308,9 @@ func TestPoolLearnsMessageLimit(t *testing.T) {
 	if n := q.unsent.Load(); n != 2 {
 		t.Errorf("%d messages ran into the limit, want 2", n)
 	}
-	if r.dials.Load() != 10 {
-		t.Errorf("%d connections, want 10 of 12 messages", r.dials.Load())
+	// One more may have been opened before it was known that nothing follows.
+	if n := r.dials.Load(); n < 10 || n > 11 {
+		t.Errorf("%d connections, want 10 of 12 messages", n)
 	}
 }
 
