@@ -1,7 +1,7 @@
 # make help lists the targets. Nothing here does what scripts/ does not.
 FUZZTIME ?= 20s
 
-.PHONY: help build test quick race lint fuzz bench demo clean
+.PHONY: help build test quick race lint fuzz interop bench demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 		done; \
 	done
+
+interop: ## against real Postfix, Exim and OpenSMTPD (as root on Debian or Ubuntu)
+	./scripts/interop
 
 bench: ## the figures of docs/performance.md, with their baselines
 	./scripts/bench

@@ -27,6 +27,7 @@ type Request struct {
 	Name     string // of the campaign; "" = made from the template's name, its version and the list
 	Key      string // idempotency key; "" = made from name, template version and list
 	Stream   mail.Stream
+	Relay    string // the account the mail is meant for; "" = any worker's
 	Template *templates.Template
 	Options  templates.Options
 	List     List
@@ -79,7 +80,7 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 	}
 	digest := sha256.Sum256(append([]byte(r.Stream+"\x00"), pin...))
 	st, err := q.Stage(ctx, queue.Campaign{
-		Name: r.Name, Key: r.Key, Stream: r.Stream, From: r.Options.From.Address.String(),
+		Name: r.Name, Key: r.Key, Stream: r.Stream, Relay: r.Relay, From: r.Options.From.Address.String(),
 		Template: r.Template.Name() + "@" + r.Template.Version(), Digest: hex.EncodeToString(digest[:]),
 		Start: r.Start, Size: BlockSize,
 	}, pin)

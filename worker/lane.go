@@ -27,18 +27,19 @@ type lane struct {
 
 	refused chan smtp.Reply // capacity 1: a connection was told to log in in mid-session
 
-	mu       sync.Mutex
-	programs map[string]*templates.Program // of the campaigns being sent, by id
-	opened   map[string]int                // connections opened and not yet counted, by campaign
-	handlers sync.WaitGroup
-	draining bool // no handler may begin any more
+	mu        sync.Mutex
+	programs  map[string]*templates.Program // of the campaigns being sent, by id
+	strangers map[string]bool               // campaigns for another relay that were told of
+	opened    map[string]int                // connections opened and not yet counted, by campaign
+	handlers  sync.WaitGroup
+	draining  bool // no handler may begin any more
 }
 
 func newLane(c Config, s mail.Stream, sc Stream, m *queue.Member, b *throttle.Budget) *lane {
 	l := &lane{
 		conf: c, stream: s, sc: sc, member: m, budget: b, log: c.Log.With("stream", string(s)),
 		refused: make(chan smtp.Reply, 1), programs: map[string]*templates.Program{},
-		opened: map[string]int{},
+		opened: map[string]int{}, strangers: map[string]bool{},
 	}
 	l.feed = newFeed(s, sc, m, b, func(r smtp.Reply) {
 		select {
@@ -112,6 +113,10 @@ func (l *lane) connect(ctx, stop context.Context) {
 func (l *lane) pool(ctx, stop context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	select {
+	case <-l.refused: // said to a connection of the pool before
+	default:
+	}
 	go func() {
 		select {
 		case r := <-l.refused:
@@ -242,6 +247,10 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 		}
 		return
 	}
+	if want := c.Campaign.Relay; want != "" && l.conf.Relay != "" && want != l.conf.Relay {
+		l.leave(ctx, c)
+		return
+	}
 	if c.Cancelled {
 		l.cancel(c)
 	} else if p, err := l.program(ctx, c.Campaign); err != nil {
@@ -255,6 +264,25 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 	}
 	l.settle(ctx, c)
 	l.pump(ctx)
+}
+
+// strangerPause is how long a block of a campaign for another relay is left alone.
+const strangerPause = 2 * time.Second
+
+// leave gives up a block that is meant for another relay: a rehearsal must not take a
+// real campaign for its own, nor the other way round.
+func (l *lane) leave(ctx context.Context, c *queue.Claim) {
+	l.mu.Lock()
+	told := l.strangers[c.Campaign.ID]
+	l.strangers[c.Campaign.ID] = true
+	l.mu.Unlock()
+	if !told {
+		l.log.Error("campaign left alone: it was enqueued for another relay account; start a worker with that configuration",
+			"campaign", c.Campaign.Name, "meant_for", c.Campaign.Relay, "this_worker", l.conf.Relay)
+	}
+	if err := l.member.Postpone(ctx, c, strangerPause); err != nil && ctx.Err() == nil {
+		l.log.Debug("postponing", "err", err) // the reconciler finds the claim idle
+	}
 }
 
 // cancel marks everybody of a cancelled campaign's block who is not done.

@@ -16,7 +16,10 @@ import (
 
 // Config is what a worker needs to know.
 type Config struct {
-	Queue   *queue.Queue
+	Queue *queue.Queue
+	// Relay names the account at the relay that this worker sends through. Campaigns
+	// meant for another are left alone; "" sends them all.
+	Relay   string
 	Streams map[mail.Stream]Stream
 	// Budget makes this incarnation's share of the fleet's budget; owner is its nonce.
 	Budget func(owner string) (*throttle.Budget, error)

@@ -35,7 +35,9 @@ type bench struct {
 	relay *relay.Server
 	conf  Config
 	log   *logBuffer
-	stop  func() error // ends the worker and returns what it returned
+	// relayID is the account that campaigns are enqueued for.
+	relayID string
+	stop    func() error // ends the worker and returns what it returned
 }
 
 type logBuffer struct {
@@ -131,7 +133,7 @@ func (b *bench) send(s mail.Stream, to ...string) *queue.Campaign {
 		b.t.Fatal(err)
 	}
 	res, err := producer.Send(b.t.Context(), b.q, producer.Request{
-		Stream: s, Template: tmpl,
+		Stream: s, Template: tmpl, Relay: b.relayID,
 		Options: templates.Options{From: templates.Mailbox{Address: from}, Stream: s,
 			Sender: templates.Sender{Name: "Sluice", Email: "news@example.com", Phone: "02-000-0000", Address: "Seoul"}},
 		List: producer.List{Name: "list", Open: func() (io.ReadCloser, error) {
@@ -349,6 +351,27 @@ func TestMailThatBreaksConnections(t *testing.T) {
 		if n := b.copies(to); n != 1 {
 			t.Errorf("%s got %d", to, n)
 		}
+	}
+}
+
+// A campaign meant for one relay account is not sent through another.
+func TestCampaignForAnotherRelay(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, relay.Config{}, nil)
+	b.relayID, b.conf.Relay = "real/1", "rehearsal/2"
+	b.start()
+	c := b.send(mail.Ad, people(3)...)
+	b.eventually("the worker says so", func() bool { return strings.Contains(b.log.String(), "enqueued for another relay account") })
+	if n := b.relay.Stats().Messages; n != 0 {
+		t.Fatalf("%d messages were sent to the wrong relay", n)
+	}
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.conf.Relay = "real/1"
+	b.start()
+	if s := b.settled(c); s.Count(mail.Accepted) != 3 {
+		t.Errorf("%v", s.Outcomes)
 	}
 }
 

@@ -24,15 +24,16 @@ const (
 
 // follower shows a campaign's progress on a stream for people.
 type follower struct {
-	w     io.Writer
-	tty   bool
-	extra func() string // more to show, such as the relay's own count; may be nil
-	start time.Time
-	last  time.Time // of the last line
-	done  int       // recipients that had an outcome at the last look
-	at    time.Time // of the last look
-	rate  float64   // smoothed, per second
-	width int       // of the line on the screen
+	w      io.Writer
+	tty    bool
+	extra  func() string // more to show, such as the relay's own count; may be nil
+	start  time.Time
+	last   time.Time // of the last line
+	done   int       // recipients that had an outcome at the last look
+	at     time.Time // of the last look
+	looked bool
+	rate   float64 // smoothed, per second
+	width  int     // of the line on the screen
 }
 
 func newFollower(w io.Writer, extra func() string) *follower {
@@ -97,7 +98,8 @@ func (f *follower) line(s *queue.Summary, now time.Time) string {
 	total := s.Campaign.Counts.Queued()
 	left := s.Count(mail.Pending) + s.Count(mail.Deferred)
 	done := total - left
-	if d := now.Sub(f.at).Seconds(); d > 0 && now.After(f.at) {
+	// What was done before the first look is nobody's rate.
+	if d := now.Sub(f.at).Seconds(); d > 0 && f.looked {
 		const weight = 0.3
 		now := float64(done-f.done) / d
 		if f.rate == 0 {
@@ -105,7 +107,7 @@ func (f *follower) line(s *queue.Summary, now time.Time) string {
 		}
 		f.rate += weight * (now - f.rate)
 	}
-	f.done, f.at = done, now
+	f.done, f.at, f.looked = done, now, true
 	percent := 100.0
 	if total > 0 {
 		percent = 100 * float64(done) / float64(total)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -329,14 +328,4 @@ func count(rows []reportRow, o mail.Outcome) (n int) {
 		}
 	}
 	return n
-}
-
-// readCSV parses a report's CSV form.
-func readCSV(t testing.TB, s string) [][]string {
-	t.Helper()
-	rows, err := csv.NewReader(strings.NewReader(s)).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rows
 }

@@ -14,6 +14,10 @@ func (a *app) readConfig() (*config.Config, error) {
 	if err != nil {
 		return nil, usageError(err)
 	}
+	// The budget has rules of its own between limits and shares.
+	if err := budgetLimits(c).Validate(); err != nil {
+		return nil, usageError(fmt.Errorf("configuration: %w", err))
+	}
 	return c, nil
 }
 

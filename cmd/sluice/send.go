@@ -125,7 +125,7 @@ func (a *app) request(ctx context.Context, cfg *config.Config, f sendFlags) (r p
 	if r.Options, err = templateOptions(cfg, f); err != nil {
 		return r, cleanup, usageError(err)
 	}
-	r.Options.Stream = r.Stream
+	r.Options.Stream, r.Relay = r.Stream, relayID(cfg.Relay)
 	if r.Start, err = parseTime(f.at); err != nil {
 		return r, cleanup, usageError(err)
 	}

@@ -58,6 +58,10 @@ func openQueue(ctx context.Context, cfg *config.Config, log *slog.Logger) (*queu
 	return q, nil
 }
 
+// relayID says which account at which relay mail is meant for: a campaign enqueued for
+// one is not sent through another, such as a rehearsal's.
+func relayID(r config.Relay) string { return r.Host + "/" + r.Account() }
+
 // defaultTTL ends the retries of a stream without a ttl of its own.
 const defaultTTL = 72 * time.Hour
 
@@ -106,13 +110,10 @@ func retryOf(s mail.Stream) worker.Retry {
 func workerConfig(ctx context.Context, cfg *config.Config, q *queue.Queue, rdb redis.UniversalClient, log *slog.Logger) (worker.Config, error) {
 	memory := smtp.NewMemory()
 	c := worker.Config{
-		Queue: q, Log: log, Streams: map[mail.Stream]worker.Stream{},
+		Queue: q, Log: log, Relay: relayID(cfg.Relay), Streams: map[mail.Stream]worker.Stream{},
 		PerConnection: smtp.Limits{Messages: cfg.Limits.PerConnection.Messages, Age: cfg.Limits.PerConnection.Age, Idle: cfg.Limits.PerConnection.Idle},
 	}
 	limits := budgetLimits(cfg)
-	if err := limits.Validate(); err != nil {
-		return c, usageError(fmt.Errorf("limits: %w", err))
-	}
 	c.Budget = func(owner string) (*throttle.Budget, error) {
 		return throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: owner, Limits: limits, Log: log})
 	}

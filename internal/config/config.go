@@ -78,7 +78,7 @@ type Streams struct {
 type Stream struct {
 	Reserve     []Window      // its share of Limits.Messages that no other stream may use up
 	Connections int           // its share of Limits.Connections.Open; 0 is none of its own
-	TTL         time.Duration // from enqueue to MAIL, after which a message is expired; 0 is no end
+	TTL         time.Duration // from enqueue to MAIL, after which a message is expired; 0 is the program's own end, 72 h
 	OnUnknown   OnUnknown
 }
 

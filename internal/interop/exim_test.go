@@ -22,7 +22,7 @@ func exim(a authority) setup {
 			"etc/exim4/key.pem":    a.key,
 		},
 		run:      strings.Fields("/usr/sbin/exim4 -bdf -q30m"),
-		starttls: true, refuses: true, defers: true, punishes: "EHLO",
+		starttls: true, refuses: true, defers: true, punishes: true,
 		best:    smtp.ModePipelined,
 		arrival: regexp.MustCompile(`(?m)^\S+ \S+ \S+ <= `),
 	}
@@ -36,6 +36,9 @@ log_file_path = /mnt/exim-%slog
 spool_directory = /run/exim4
 write_rejectlog = no
 log_selector = +smtp_protocol_error +smtp_syntax_error +smtp_connection
+# With early pipelining on offer, Exim does not insist on any synchronisation.
+pipelining_connect_advertise_hosts =
+smtp_enforce_sync = true
 tls_advertise_hosts = *
 tls_certificate = /etc/exim4/cert.pem
 tls_privatekey = /etc/exim4/key.pem

@@ -32,7 +32,7 @@ func postfix(a authority) setup {
 		},
 		// The package's own set-up does this when it is installed.
 		run:      []string{"sh", "-c", "chown postfix /var/lib/postfix && chgrp postdrop /usr/sbin/postdrop /usr/sbin/postqueue && chmod g+s /usr/sbin/postdrop /usr/sbin/postqueue && exec postfix start-fg"},
-		starttls: true, refuses: true, defers: true, punishes: "DATA",
+		starttls: true, refuses: true, defers: true, punishes: true,
 		best:    smtp.ModePipelined,
 		arrival: regexp.MustCompile(`postfix/cleanup\[\d+\]: [0-9A-Za-z]+: message-id=`),
 	}

@@ -42,7 +42,7 @@ type setup struct {
 
 	starttls bool
 	refuses  bool           // knows who has a mailbox
-	punishes string         // it logs who goes on before the reply to this command; "": nobody
+	punishes bool           // it logs who goes on before the reply to DATA
 	defers   bool           // says 450 to recipients that begin with "later."
 	mails    int            // it takes this many on one connection, 0: any number
 	best     smtp.Mode      // to be learned

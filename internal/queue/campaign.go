@@ -21,6 +21,7 @@ type Campaign struct {
 	Name     string
 	Key      string // idempotency key: the same key is the same campaign
 	Stream   mail.Stream
+	Relay    string // the relay account it is meant for; "" = any worker's
 	Template string // name@version, for people
 	From     string
 	Digest   string    // of everything a mail's text depends on; a repeat under the same key must match
@@ -79,7 +80,7 @@ func (q *Queue) Find(ctx context.Context, name string) (*Campaign, error) {
 
 // List returns the newest campaigns, newest first, at most limit.
 func (q *Queue) List(ctx context.Context, limit int) ([]*Campaign, error) {
-	ids, err := q.rdb.ZRevRange(ctx, q.keys.campaigns(), 0, int64(limit)-1).Result()
+	ids, err := q.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{Key: q.keys.campaigns(), Start: 0, Stop: limit - 1, Rev: true}).Result()
 	if err != nil {
 		return nil, q.unreachable(err)
 	}
@@ -121,7 +122,7 @@ func decodeCampaign(id string, m map[string]string) (*Campaign, error) {
 		return v
 	}
 	c := &Campaign{
-		ID: id, Name: m["name"], Key: m["key"], Stream: stream, Template: m["template"], From: m["from"],
+		ID: id, Name: m["name"], Key: m["key"], Stream: stream, Relay: m["relay"], Template: m["template"], From: m["from"],
 		Digest: m["digest"], Open: m["state"] == "open", Size: num("size"), Blocks: num("blocks"), Doors: num("doors"),
 		Counts: Door{num("recipients"), num("invalid"), num("duplicate"), num("suppressed")},
 	}
@@ -166,7 +167,7 @@ func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging
 		start = c.Start.UnixMilli()
 	}
 	stood, err := q.scripts.stage.Run(ctx, q.rdb, []string{q.keys.meta(c.ID), q.keys.program(c.ID)}, q.codec.pack(program),
-		"name", c.Name, "key", c.Key, "stream", string(c.Stream), "template", c.Template, "from", c.From,
+		"name", c.Name, "key", c.Key, "stream", string(c.Stream), "relay", c.Relay, "template", c.Template, "from", c.From,
 		"digest", c.Digest, "created", created, "start", start, "size", c.Size).Text()
 	if err != nil {
 		return nil, fmt.Errorf("store campaign: %w", err)
@@ -245,7 +246,7 @@ func (s *Staging) put(ctx context.Context, key string, n int, b *Block) error {
 	return nil
 }
 
-// Commit makes the campaign visible to the workers and enqueues its first jobs.
+// Commit makes the campaign visible to the workers.
 // Killed at any point and repeated, or not repeated but reconciled by a worker,
 // the result is the same.
 func (s *Staging) Commit(ctx context.Context, blocks, doors int, d Door) error {

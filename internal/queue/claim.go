@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -117,6 +118,18 @@ func (m *Member) Settle(ctx context.Context, c *Claim, resend bool) error {
 	keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
 	if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), due).Err(); err != nil {
 		return fmt.Errorf("release %s: %w", c.ID(), err)
+	}
+	m.forget(c)
+	return nil
+}
+
+// Postpone gives a claim up of which nothing was sent; the block is due again after d.
+func (m *Member) Postpone(ctx context.Context, c *Claim, d time.Duration) error {
+	s := c.Campaign.Stream
+	keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
+	due := strconv.FormatInt(m.Now()+d.Milliseconds(), 10)
+	if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), due).Err(); err != nil {
+		return fmt.Errorf("postpone %s: %w", c.ID(), err)
 	}
 	m.forget(c)
 	return nil
