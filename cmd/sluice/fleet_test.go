@@ -92,6 +92,44 @@ func deleteKeys(t *testing.T, rdb *redis.Client, pattern string) {
 	}
 }
 
+// Refused recipients and contents cost no connection.
+func TestRefusalsCostNoConnection(t *testing.T) {
+	t.Parallel()
+	const n = 10_000
+	connections := func(rules ...relay.Rule) int64 {
+		r := newRig(t, rigOptions{relay: relay.Config{Rules: rules}, limits: strings.Replace(rigLimits, "messages: 5000", "messages: 50000", 1)})
+		list := r.list(n)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var out, errs safeBuffer
+		done := make(chan int, 1)
+		go func() {
+			done <- run(ctx, append(r.send(list, "--wait", "--json"), "--config", r.file), stdio{in: strings.NewReader(""), out: &out, err: &errs})
+		}()
+		// A minute until the deferred ones are due again is too long for a test: what
+		// counts has happened by then.
+		eventually(t, "every recipient was tried", func() bool {
+			rcpt := r.relay.Stats().Replies["rcpt"]
+			return rcpt["2xx"]+rcpt["4xx"]+rcpt["5xx"] >= n && r.relay.Stats().Replies["eod"]["2xx"]+r.relay.Stats().Replies["eod"]["5xx"] >= rcpt["2xx"]
+		})
+		opened := r.relay.Stats().Connections
+		cancel()
+		<-done
+		return opened
+	}
+	without := connections()
+	with := connections(
+		relay.Rule{Stage: relay.Rcpt, Share: 0.05, Reply: "550 5.1.1 no such user"},
+		relay.Rule{Stage: relay.Rcpt, Share: 0.10, Reply: "451 4.7.1 later"},  // of the same hash: the next 5 %
+		relay.Rule{Stage: relay.EOD, Share: 0.11, Reply: "554 5.7.1 content"}, // the next 1 %
+	)
+	// Both open connections as the work lasts, so the faster of two runs may open one or
+	// two fewer; five in a hundred recipients would be 500.
+	if with > without+5 {
+		t.Errorf("%d connections with refusals, %d without", with, without)
+	}
+}
+
 // A producer killed while it stores leaves nobody pending; run again it completes
 // the same campaign, and once more it sends nothing.
 func TestProducerKilled(t *testing.T) {

@@ -35,6 +35,8 @@ func TestWaysIn(t *testing.T) {
 		"TLS wrapper, auth login":  {relay.Config{Implicit: true}, ", tls: implicit, auth: login"},
 		"only PLAIN offered":       {relay.Config{Capabilities: plainOnly}, ""},
 		"only the old AUTH=LOGIN":  {relay.Config{Capabilities: loginOnly}, ""},
+		"one group a message":      {relay.Config{}, ", pipelining: group"},
+		"lock-step by choice":      {relay.Config{}, ", pipelining: lockstep"},
 		"plaintext to loopback":    {relay.Config{NoTLS: true}, "user: app, password: sec, tls: none"},
 		"no pipelining: lock-step": {relay.Config{Profile: "lockstep"}, ""},
 		"no login wanted":          {relay.Config{AuthOptional: true}, "ca_file: ca.pem, auth: none"},
@@ -62,6 +64,9 @@ func TestWaysIn(t *testing.T) {
 				if s := lastJSON(t, out); code != exitDone || s.Accepted != s.Recipients {
 					t.Fatalf("stream %s: %d %+v %s", stream, code, s, errs)
 				}
+			}
+			if st := r.relay.Stats(); strings.Contains(tc.more, "lockstep") && st.Groups != 0 {
+				t.Errorf("%d groups in lock-step", st.Groups)
 			}
 			streams := map[string]int{}
 			for _, m := range r.relay.Truth() {

@@ -85,6 +85,16 @@ func dialConfig(ctx context.Context, r config.Relay, s mail.Stream) (smtp.DialCo
 	case config.StartTLS:
 		d.TLS = smtp.StartTLS
 	}
+	switch r.Pipelining {
+	case config.PipelineFull:
+		d.Mode = smtp.ModePipelined
+	case config.PipelineGroup:
+		d.Mode = smtp.ModeGroup
+	case config.PipelineOff:
+		d.Mode = smtp.ModeLockStep
+	case config.PipelineAuto:
+		d.Mode = smtp.ModeAuto
+	}
 	switch r.Auth {
 	case config.AuthPlain:
 		d.Auth = smtp.AuthPlain

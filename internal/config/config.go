@@ -95,7 +95,7 @@ const (
 func Default() *Config {
 	c := &Config{
 		Redis: Redis{URL: "redis://127.0.0.1:6379/0"},
-		Relay: Relay{Preset: NHN, Auth: AuthAuto}, // host, port and tls: the preset's
+		Relay: Relay{Preset: NHN, Auth: AuthAuto, Pipelining: PipelineAuto}, // host, port and tls: the preset's
 		Limits: Limits{
 			Connections:   Connections{Open: 10, New: []Window{{60, time.Minute}}},
 			Messages:      []Window{{200, time.Second}, {500_000, 24 * time.Hour}},

@@ -136,7 +136,7 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 	for path, v := range map[string]string{
 		"redis.url": "redis://other:1/2", "relay.preset": "mailgun", "relay.host": "127.0.0.1", "relay.port": "2525",
 		"relay.tls": "implicit", "relay.ca_file": ca, "relay.user": "u", "relay.password": "s3cret",
-		"relay.password_file": pw, "relay.auth": "login", "relay.hello": "mx.example.com", "relay.insecure": "true",
+		"relay.password_file": pw, "relay.auth": "login", "relay.pipelining": "group", "relay.hello": "mx.example.com", "relay.insecure": "true",
 		"sender.name": "n", "sender.email": "a@example.com", "sender.phone": "02", "sender.address": "Seoul",
 		"limits.connections.open": "7", "limits.connections.new": "5/10s", "limits.messages": "400/2s",
 		"limits.per_connection.messages": "9", "limits.per_connection.age": "2m", "limits.per_connection.idle": "10s",
@@ -173,7 +173,7 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 			}
 		})
 	}
-	if n := len(Default().keys()); n != 34 {
+	if n := len(Default().keys()); n != 35 {
 		t.Errorf("%d keys: the table above must have every one", n)
 	}
 }

@@ -39,6 +39,7 @@ func (c *Config) keys() []key {
 		{"relay.password", password{&r.Password}},
 		{"relay.password_file", text{&r.PasswordFile, nil}},
 		{"relay.auth", choice[AuthMode]{&r.Auth, []AuthMode{AuthAuto, AuthPlain, AuthLogin, AuthNone}}},
+		{"relay.pipelining", choice[Pipelining]{&r.Pipelining, []Pipelining{PipelineAuto, PipelineFull, PipelineGroup, PipelineOff}}},
 		{"relay.hello", text{&r.Hello, checkHello}},
 		{"relay.insecure", truth{&r.Insecure}},
 		{"sender.name", text{&c.Sender.Name, nil}},

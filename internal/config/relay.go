@@ -28,6 +28,7 @@ type Relay struct {
 	Password     Secret // from relay.password or the file
 	PasswordFile string
 	Auth         AuthMode
+	Pipelining   Pipelining
 	Hello        string // see HelloName
 	Insecure     bool   // with NoTLS: allow it to a host that is not loopback
 }
@@ -40,6 +41,18 @@ const (
 	StartTLS    TLSMode = "starttls"
 	ImplicitTLS TLSMode = "implicit"
 	NoTLS       TLSMode = "none"
+)
+
+// Pipelining says how commands are sent (RFC 2920). The modes other than auto are for
+// relays on which auto's own discovery goes wrong.
+type Pipelining string
+
+// The ways there are.
+const (
+	PipelineAuto  Pipelining = "auto"      // what the relay offers, less what it turns out not to bear
+	PipelineFull  Pipelining = "pipelined" // a content leads the next envelope: one round trip a message
+	PipelineGroup Pipelining = "group"     // one group of commands a message: two round trips
+	PipelineOff   Pipelining = "lockstep"  // one command at a time: four round trips
 )
 
 // AuthMode says how to log in.
