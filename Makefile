@@ -1,5 +1,5 @@
 # make help lists the targets. Nothing here does what scripts/ does not.
-FUZZTIME ?= 20s
+FUZZTIME ?= 60s
 
 .PHONY: help build test quick race lint fuzz interop bench demo clean
 
@@ -21,7 +21,7 @@ race: ## all tests with the race detector, no lint
 lint: ## gofmt, go vet, staticcheck, build
 	./scripts/test -lint
 
-fuzz: ## every fuzz target for FUZZTIME (default 20s) each
+fuzz: ## every fuzz target for FUZZTIME (default a minute) each
 	@set -e; for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			echo "== $$p $$f"; \
