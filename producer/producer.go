@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -74,6 +75,9 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.fits(ctx, q); err != nil {
+		return nil, err
+	}
 	pin, err := p.Pin()
 	if err != nil {
 		return nil, fmt.Errorf("pin template: %w", err)
@@ -133,6 +137,21 @@ func (r *Request) prepare(ctx context.Context) (*templates.Program, string, erro
 	return p, sum, nil
 }
 
+// fits compares the mail with the size that the relay offers, where a worker has seen
+// it. The limit is no part of what is pinned: it may change between two repeats.
+func (r *Request) fits(ctx context.Context, q *queue.Queue) error {
+	size, err := q.RelaySize(ctx, r.Relay)
+	if err != nil || size <= 0 || size >= templates.DefaultMaxSize {
+		return err
+	}
+	o := r.Options
+	o.MaxSize = int(size)
+	if _, err := r.Template.Compile(o); err != nil {
+		return &InputError{fmt.Errorf("the relay takes messages of at most %d octets: %w", size, err)}
+	}
+	return nil
+}
+
 // columns reads the list's header: what it does not have, the template can fix for
 // the whole campaign. Nil where every row may have its own.
 func (r *Request) columns(ctx context.Context) ([]string, error) {
@@ -169,7 +188,8 @@ func (r *Request) name(list string) {
 	version := r.Template.Version()
 	if r.Name == "" {
 		sum := sha256.Sum256([]byte(version + "\x00" + list + "\x00" + r.Key))
-		r.Name = r.Template.Name() + "-" + hex.EncodeToString(sum[:4])
+		base := filepath.Base(r.Template.Name())
+		r.Name = strings.TrimSuffix(base, ".tmpl") + "-" + hex.EncodeToString(sum[:4])
 	}
 	if r.Key == "" {
 		r.Key = "auto\x00" + r.Name + "\x00" + version + "\x00" + list

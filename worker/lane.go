@@ -25,6 +25,7 @@ type lane struct {
 	feed   *feed
 	log    *slog.Logger
 
+	size    int64           // SIZE that was noted last; used by the pool's one dialling goroutine
 	refused chan smtp.Reply // capacity 1: a connection was told to log in in mid-session
 
 	mu        sync.Mutex
@@ -126,7 +127,7 @@ func (l *lane) pool(ctx, stop context.Context) error {
 	}()
 	told := ""
 	p, err := smtp.NewPool(smtp.PoolConfig{
-		Dial: func(ctx context.Context) (*smtp.Conn, error) { return smtp.Dial(ctx, l.sc.Dial) },
+		Dial: l.dial,
 		Admit: func(ctx context.Context) (smtp.Lease, error) {
 			lease, err := l.budget.Connect(ctx, string(l.stream))
 			if err != nil {
@@ -158,6 +159,20 @@ func (l *lane) pool(ctx, stop context.Context) error {
 		return cause
 	}
 	return err
+}
+
+// dial opens a connection and keeps what producers want to know of the relay.
+func (l *lane) dial(ctx context.Context) (*smtp.Conn, error) {
+	c, err := smtp.Dial(ctx, l.sc.Dial)
+	if err != nil {
+		return nil, err
+	}
+	if size := c.Extensions().Size; size > 0 && size != l.size {
+		if err := l.conf.Queue.NoteRelaySize(ctx, l.conf.Relay, size); err == nil {
+			l.size = size
+		}
+	}
+	return c, nil
 }
 
 // connected notes a connection for the campaign whose mail is next.

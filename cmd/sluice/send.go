@@ -25,7 +25,8 @@ import (
 // sendFlags are the flags of `sluice send`.
 type sendFlags struct {
 	to, template, from, stream, name, at, key, encoding string
-	set                                                 []string
+	set, attach, inline, header                         []string
+	replyTo                                             string
 	wait, dryRun, json                                  bool
 }
 
@@ -53,6 +54,10 @@ follows from the campaign's name, the template's version and the list.`,
 	fl.StringVar(&f.name, "name", "", "`CAMPAIGN` name (default: made from template and list)")
 	fl.StringVar(&f.at, "at", "", "do not begin before `TIME`: 2006-01-02T15:04:05+09:00, or 2006-01-02 15:04 local time")
 	fl.StringArrayVar(&f.set, "set", nil, "give a template variable one value for everybody: `K=V`, repeatable")
+	fl.StringVar(&f.replyTo, "reply-to", "", "where answers go: `ADDR` or 'Name <addr>'")
+	fl.StringArrayVar(&f.header, "header", nil, "a further header field: `'Name: value'`, may hold {{.column}}, repeatable")
+	fl.StringArrayVar(&f.attach, "attach", nil, "attach a `FILE` to every mail, repeatable")
+	fl.StringArrayVar(&f.inline, "inline", nil, "an image `FILE` that the HTML shows as cid:NAME, repeatable")
 	fl.StringVar(&f.key, "key", "", "idempotency `KEY`: the same key never becomes a second send")
 	fl.StringVar(&f.encoding, "encoding", "", "the list's `ENCODING`, where it is not found out: "+strings.Join(list.Encodings(), ", "))
 	fl.BoolVar(&f.wait, "wait", false, "follow until every recipient has a final outcome")
@@ -170,19 +175,59 @@ func templateOptions(cfg *config.Config, f sendFlags) (templates.Options, error)
 	if from == "" {
 		return o, errors.New("--from is needed (or sender.email in the configuration)")
 	}
-	parsed, err := netmail.ParseAddress(from)
+	box, err := mailbox("--from", from)
 	if err != nil {
-		return o, fmt.Errorf("--from %q: want an address, or 'Name <address>'", from)
+		return o, err
+	}
+	if o.From = box; o.From.Name == "" && f.from == "" {
+		o.From.Name = cfg.Sender.Name
+	}
+	return o, f.extras(&o)
+}
+
+// mailbox reads an address, perhaps with a display name.
+func mailbox(flag, s string) (templates.Mailbox, error) {
+	parsed, err := netmail.ParseAddress(s)
+	if err != nil {
+		return templates.Mailbox{}, fmt.Errorf("%s %q: want an address, or 'Name <address>'", flag, s)
 	}
 	addr, err := mail.ParseAddress(parsed.Address)
 	if err != nil {
-		return o, fmt.Errorf("--from %q: %w", from, err)
+		return templates.Mailbox{}, fmt.Errorf("%s %q: %w", flag, s, err)
 	}
-	o.From = templates.Mailbox{Name: parsed.Name, Address: addr}
-	if o.From.Name == "" && f.from == "" {
-		o.From.Name = cfg.Sender.Name
+	return templates.Mailbox{Name: parsed.Name, Address: addr}, nil
+}
+
+// extras adds what not every mail has.
+func (f *sendFlags) extras(o *templates.Options) error {
+	if f.replyTo != "" {
+		box, err := mailbox("--reply-to", f.replyTo)
+		if err != nil {
+			return err
+		}
+		o.ReplyTo = &box
 	}
-	return o, nil
+	for _, h := range f.header {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return fmt.Errorf("--header %q: want 'Name: value'", h)
+		}
+		o.Headers = append(o.Headers, templates.Header{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
+	}
+	for _, files := range []struct {
+		flag   string
+		paths  []string
+		inline bool
+	}{{"--attach", f.attach, false}, {"--inline", f.inline, true}} {
+		for _, path := range files.paths {
+			a, err := templates.LoadAttachment(path, files.inline)
+			if err != nil {
+				return fmt.Errorf("%s: %w", files.flag, err)
+			}
+			o.Attachments = append(o.Attachments, a)
+		}
+	}
+	return nil
 }
 
 // parseTime reads --at.

@@ -12,6 +12,7 @@ import (
 type keys struct{ prefix string }
 
 func (k keys) names() string     { return k.prefix + ":names" }     // hash: campaign name → id
+func (k keys) relays() string    { return k.prefix + ":relays" }    // hash: relay account → SIZE it offers
 func (k keys) campaigns() string { return k.prefix + ":campaigns" } // zset: id by time created (ms)
 
 func (k keys) campaign(id, part string) string {

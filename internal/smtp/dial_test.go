@@ -44,7 +44,9 @@ func (a *authority) make(template *x509.Certificate) (*ecdsa.PrivateKey, *x509.C
 		a.t.Fatal(err)
 	}
 	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: "sluice test"}
-	template.NotBefore = time.Now().Add(-24 * time.Hour)
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-24 * time.Hour)
+	}
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = template, key
@@ -67,6 +69,21 @@ func (a *authority) server(name string, until time.Time) *tls.Config {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	key, cert := a.make(template)
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}}
+}
+
+// later returns a certificate for name that becomes valid in an hour.
+func (a *authority) later(name string) *tls.Config {
+	a.t.Helper()
+	key, cert := a.make(&x509.Certificate{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour),
+		DNSNames: []string{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}}
+}
+
+// itself returns a certificate for relayName that vouches for itself.
+func (a *authority) itself() *tls.Config {
+	a.t.Helper()
+	a.cert = nil
+	return a.server(relayName, time.Now().Add(time.Hour))
 }
 
 const relayName = "smtp.relay.example"
@@ -194,6 +211,7 @@ func TestDialStartTLS(t *testing.T) {
 		"stripped":           {authEHLO, "", ErrNoStartTLS, 0},
 		"refused":            {tlsEHLO, "454 4.7.0 TLS not available\r\n", nil, 454},
 		"not known":          {tlsEHLO, "502 5.5.1 no\r\n", nil, 502},
+		"going down":         {tlsEHLO, "421 4.3.2 closing\r\n", nil, 421},
 		"250 instead of 220": {tlsEHLO, "250 ok\r\n", ErrBotched, 250},
 		"injected reply":     {tlsEHLO, "220 go\r\n250-relay\r\n250 AUTH PLAIN\r\n", ErrBotched, 0},
 		"injected octet":     {tlsEHLO, "220 go\r\n2", ErrBotched, 0},
@@ -310,6 +328,11 @@ func TestAuthFails(t *testing.T) {
 			p.expect(authPlain)
 			p.say("454 4.7.0 try later\r\n")
 		}, false, true, "454"},
+		"421": {authEHLO, AuthAuto, func(p *peer) {
+			p.expect(authPlain)
+			p.say("421 4.3.2 closing\r\n")
+			_ = p.Close()
+		}, false, true, "421"},
 		"250 is no success": {authEHLO, AuthAuto, func(p *peer) {
 			p.expect(authPlain)
 			p.say("250 ok\r\n")
