@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,6 +147,37 @@ func TestNothingIsLeft(t *testing.T) {
 			q, srv := newQueue(t)
 			if _, err := Send(t.Context(), q, request(t, tc.lists...)); !tc.want(err) {
 				t.Errorf("%v", err)
+			}
+			if keys := srv.Keys(); len(keys) != 0 {
+				t.Errorf("left in redis: %v", keys)
+			}
+		})
+	}
+}
+
+// A mail that no relay would take is refused before anything is stored: one of 31 MB, and
+// one a little over the limit that is set.
+func TestOverSize(t *testing.T) {
+	t.Parallel()
+	file := func(name string, size int) templates.Attachment {
+		return templates.Attachment{Name: name, Data: bytes.Repeat([]byte("x"), size)}
+	}
+	for name, change := range map[string]func(*templates.Options){
+		"31 MB": func(o *templates.Options) {
+			o.Attachments = []templates.Attachment{file("a.bin", 12_000_000), file("b.bin", 11_000_000)} // a third more in base64
+		},
+		"over a limit": func(o *templates.Options) {
+			o.MaxSize, o.Attachments = 5000, []templates.Attachment{file("a.bin", 4000)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q, srv := newQueue(t)
+			r := request(t, "email,name\na@example.com,n\n")
+			change(&r.Options)
+			var in *InputError
+			if _, err := Send(t.Context(), q, r); !errors.As(err, &in) || !strings.Contains(err.Error(), "octets: more than") {
+				t.Errorf("%v, want an InputError about the size", err)
 			}
 			if keys := srv.Keys(); len(keys) != 0 {
 				t.Errorf("left in redis: %v", keys)

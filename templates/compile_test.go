@@ -86,6 +86,7 @@ func TestCompileRefusesHeaders(t *testing.T) {
 		"header name":        {plain, func(o *Options) { o.Headers = []Header{{"X-A: b\r\nX", "x"}} }, "letters, digits and hyphens"},
 		"no header name":     {plain, func(o *Options) { o.Headers = []Header{{"", "x"}} }, "1 to 50"},
 		"header twice":       {plain, func(o *Options) { o.Headers = []Header{{"X-A", "x"}, {"x-a", "y"}} }, "given twice"},
+		"10,000 headers":     {plain, func(o *Options) { o.Headers = make([]Header, 10_000) }, "at most 100"},
 		"header line break":  {plain, func(o *Options) { o.Headers = []Header{{"X-A", "x\r\nBcc: y"}} }, "line break"},
 		"header empty":       {plain, func(o *Options) { o.Headers = []Header{{"X-A", " "}} }, "no value"},
 		"header define":      {plain, func(o *Options) { o.Headers = []Header{{"X-A", `x{{end}}{{define "b"}}y`}} }, "does not belong here"},

@@ -18,6 +18,7 @@ const (
 	wordPrefix  = "=?UTF-8?B?"
 	wordSuffix  = "?="
 	maxUnfolded = 60 // a longer piece without a space goes into encoded-words
+	maxHeaders  = 100
 )
 
 // appendText appends an unstructured field, folded. Text outside printable ASCII
@@ -151,8 +152,12 @@ var ownHeaders = []string{"Date", "From", "To", "Cc", "Bcc", "Subject", "Message
 	"Reply-To", "Sender", "Return-Path", "Received", "Dkim-Signature", "Content-Type",
 	"Content-Transfer-Encoding", "Content-Disposition", "Content-Id", "Content-Md5", "Content-Description"}
 
-// checkHeaderNames takes names of [A-Za-z0-9-] that are not ours, each once.
+// checkHeaderNames takes names of [A-Za-z0-9-] that are not ours, each once. Every
+// relay has a bound on the header; and each field is compiled as a template of its own.
 func checkHeaderNames(headers []Header) error {
+	if len(headers) > maxHeaders {
+		return fmt.Errorf("%d further headers: at most %d", len(headers), maxHeaders)
+	}
 	seen := map[string]bool{}
 	for _, h := range headers {
 		key := textproto.CanonicalMIMEHeaderKey(h.Name)

@@ -3,6 +3,7 @@ package templates
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -260,6 +261,31 @@ func TestMessageID(t *testing.T) {
 				t.Fatalf("%s line %d: %s is not unique and stable", campaign, line, id)
 			}
 			seen[id] = true
+		}
+	}
+}
+
+// The longest of everything: lines stay within what the wire takes, and a reader finds
+// the same fields again.
+func TestLongHeaderFields(t *testing.T) {
+	t.Parallel()
+	o := options(t, mail.Normal)
+	o.From.Name = strings.Repeat("가", 85)
+	o.ReplyTo = &Mailbox{strings.Repeat("a", 255), address(t, "help@mulgil.example")}
+	for i := range maxHeaders - 1 {
+		o.Headers = append(o.Headers, Header{fmt.Sprintf("X-Field-%d", i), strings.Repeat("word ", i%50) + "end"})
+	}
+	o.Headers = append(o.Headers, Header{"X-Url", "<https://x.example/" + strings.Repeat("y", 900) + ">"})
+	p := compile(t, source("{{.a}}", "x"), o)
+	for _, subject := range []string{strings.Repeat("가", 330), strings.Repeat("x", 990), strings.Repeat("x ", 490) + "x"} {
+		r := recipient(subject)
+		r.Email = strings.Repeat("a", 64) + "@" + strings.Repeat(strings.Repeat("b", 61)+".", 3) + "co"
+		m := read(t, render(t, p, r)) // render wants lines of 998 at most
+		if m.subject != subject || m.header.Get("To") != r.Email || m.header.Get("X-Field-49") != strings.Repeat("word ", 49)+"end" {
+			t.Errorf("subject %q, To %q, X-Field-49 %q", m.subject, m.header.Get("To"), m.header.Get("X-Field-49"))
+		}
+		if len(m.header) < maxHeaders {
+			t.Errorf("%d header fields", len(m.header))
 		}
 	}
 }

@@ -331,6 +331,14 @@ type sink struct {
 	conns int
 }
 
+// opened is how many connections there have been; one may be opened at the very end
+// of the work, while the test looks.
+func (s *sink) opened() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns
+}
+
 func (s *sink) serve(p *peer) {
 	s.mu.Lock()
 	s.conns++

@@ -159,8 +159,8 @@ func TestMixedRefusals(t *testing.T) {
 					}
 				}
 				checkPairing(t, s, accepted)
-				if s.conns != 1 {
-					t.Errorf("%d connections, want 1: a refusal must not cost one", s.conns)
+				if s.opened() != 1 {
+					t.Errorf("%d connections, want 1: a refusal must not cost one", s.opened())
 				}
 			})
 		}

@@ -127,8 +127,8 @@ func TestPoolGrows(t *testing.T) {
 		m.want(t, Accepted, StageEOD, 250)
 	}
 	checkPairing(t, s, len(all))
-	if s.conns != 3 || r.most.Load() != 3 {
-		t.Errorf("%d connections, %d at a time; want 3", s.conns, r.most.Load())
+	if s.opened() != 3 || r.most.Load() != 3 {
+		t.Errorf("%d connections, %d at a time; want 3", s.opened(), r.most.Load())
 	}
 }
 
@@ -171,8 +171,8 @@ func TestPoolThrottled(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPairing(t, s, len(all))
-	if s.conns != 1 {
-		t.Errorf("%d connections, want 1", s.conns)
+	if s.opened() != 1 {
+		t.Errorf("%d connections, want 1", s.opened())
 	}
 }
 
@@ -200,8 +200,8 @@ func TestPoolRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPairing(t, s, n*89/100)
-	if s.conns > 2 {
-		t.Errorf("%d connections, want at most 2", s.conns)
+	if s.opened() > 2 {
+		t.Errorf("%d connections, want at most 2", s.opened())
 	}
 }
 
@@ -269,8 +269,8 @@ func TestPoolRecycles(t *testing.T) {
 				m.want(t, Accepted, StageEOD, 250)
 			}
 			// One more may have been opened before it was known that nothing follows.
-			if s.conns < 4 || lim.Messages > 0 && (s.conns < 10 || s.conns > 11) {
-				t.Errorf("%d connections", s.conns)
+			if s.opened() < 4 || lim.Messages > 0 && (s.opened() < 10 || s.opened() > 11) {
+				t.Errorf("%d connections", s.opened())
 			}
 		})
 	}
