@@ -1,7 +1,7 @@
 # make help lists the targets. Nothing here does what scripts/ does not.
 FUZZTIME ?= 60s
 
-.PHONY: help build test quick race lint fuzz interop bench demo clean
+.PHONY: help build test quick race lint fuzz pairing interop bench demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ fuzz: ## every fuzz target for FUZZTIME (default a minute) each
 			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 		done; \
 	done
+
+pairing: ## a million messages over ten connections, none to the wrong recipient
+	go test -count=1 -timeout 30m -v -run 'TestPairing$$' ./internal/smtp -messages 1000000
 
 interop: ## against real Postfix, Exim and OpenSMTPD (as root on Debian or Ubuntu)
 	./scripts/interop

@@ -169,3 +169,33 @@ func TestCustomHeader(t *testing.T) {
 		t.Errorf("long URL: %q, %v", field, err)
 	}
 }
+
+// Whatever a name or a custom field holds, it stays one field, which reads as it was meant.
+func FuzzFields(f *testing.F) {
+	for _, s := range []string{"Hong", `Hong "G" \ D.`, "홍길동 상점", "a\r\nBcc: x@y.example", "=?UTF-8?B?4pyT?=", "<https://a.example/1>, <mailto:x@y.example>", "a  b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		from := Mailbox{s, address(t, "help@mulgil.example")}
+		if checkDisplayName(s) == nil {
+			field := appendMailbox(nil, "From", from)
+			checkField(t, field)
+			m := read(t, append(field, "Content-Transfer-Encoding: 8bit\r\nContent-Type: text/plain\r\n\r\n"...))
+			list, err := m.header.AddressList("From")
+			if err != nil || len(m.header) != 3 || len(list) != 1 || list[0].Name != s || list[0].Address != from.Address.String() {
+				t.Fatalf("%q reads %v, %v in %d fields", field, list, err, len(m.header))
+			}
+		}
+		if checkHeaderNames([]Header{{"X-A", s}}) != nil {
+			return
+		}
+		field, err := appendCustom(nil, "X-A", collapse([]byte(s)))
+		if err != nil {
+			return
+		}
+		checkLines(t, append(bytes.Clone(field), "\r\n"...))
+		if got := unfold(t, field); got != "X-A: "+string(collapse([]byte(s))) {
+			t.Fatalf("%q reads %q", field, got)
+		}
+	})
+}

@@ -294,3 +294,30 @@ func TestDocumentedNames(t *testing.T) {
 		t.Errorf("only %d names found", found)
 	}
 }
+
+// Every row of the page about the wire names tests, and they are in the files it says.
+func TestWireFaults(t *testing.T) {
+	t.Parallel()
+	row := regexp.MustCompile(`(?m)^\| ([A-Z]\d+) \|.*$`)
+	tested := regexp.MustCompile("`([\\w/]+_test\\.go)`: ((?:(?:Test|Fuzz)\\w+(?:, )?)+)")
+	var faults []string
+	for _, m := range row.FindAllStringSubmatch(document(t, "docs/wire-faults.md"), -1) {
+		faults = append(faults, m[1])
+		files := tested.FindAllStringSubmatch(m[0], -1)
+		if len(files) == 0 {
+			t.Errorf("%s: no test is named", m[1])
+		}
+		for _, f := range files {
+			source := document(t, f[1])
+			for name := range strings.SplitSeq(f[2], ", ") {
+				if !strings.Contains(source, "\nfunc "+name+"(") {
+					t.Errorf("%s: there is no %s in %s", m[1], name, f[1])
+				}
+			}
+		}
+	}
+	want := strings.Fields("C3 C5 D1 D4 D6 D7 D8 D9 D10 D11 D12 D17 D18 E1 E2 E3 E4 E5 E6 E7 F1 F2 F3 F4 F5 F6 F7 F8")
+	if d := cmp.Diff(want, faults); d != "" {
+		t.Errorf("faults (-want +got):\n%s", d)
+	}
+}

@@ -233,6 +233,27 @@ func TestTricklingWindow(t *testing.T) {
 	all[0].want(t, Unsent, StageEOD, 0)
 }
 
+// A large content may take its time: what bounds the wait for Confirm does not bound it.
+func TestLargeContentOutlastsConfirm(t *testing.T) {
+	t.Parallel()
+	all, _ := messages(1)
+	all[0].Content = largeContent(8 << 20)
+	err := serveAll(t, func(c *DialConfig) { c.Timeouts.Confirm = 100 * time.Millisecond }, func(p *peer) {
+		p.hello(nhnEHLO)
+		p.expect(envelopeOf(1))
+		p.say(envOK)
+		p.expect("Subject: large\r\n")
+		<-time.After(300 * time.Millisecond)
+		_, _ = io.CopyN(io.Discard, p, wireLength(all[0].Content)-int64(len("Subject: large\r\n")))
+		p.say("250 one\r\n")
+		p.quit()
+	}, all...)
+	if err != nil {
+		t.Error(err)
+	}
+	all[0].want(t, Accepted, StageEOD, 250)
+}
+
 // A TLS connection cut without close_notify: what came whole before it counts, half a
 // reply is none, whether the end comes after the content, in a line or between two.
 func TestTLSCutShort(t *testing.T) {
