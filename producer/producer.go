@@ -82,7 +82,7 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pin template: %w", err)
 	}
-	digest := sha256.Sum256(append([]byte(r.Stream+"\x00"), pin...))
+	digest := sha256.Sum256(append([]byte(string(r.Stream)+"\x00"+sum+"\x00"), pin...))
 	st, err := q.Stage(ctx, queue.Campaign{
 		Name: r.Name, Key: r.Key, Stream: r.Stream, Relay: r.Relay, From: r.Options.From.Address.String(),
 		Template: r.Template.Name() + "@" + r.Template.Version(), Digest: hex.EncodeToString(digest[:]),

@@ -125,6 +125,11 @@ func TestIdentity(t *testing.T) {
 	if _, err := send(func(r *Request) { r.Name, r.Key, r.Options.From.Name = "spring", "k1", "Somebody" }); !errors.As(err, &in) {
 		t.Errorf("the key with another sender: %v", err)
 	}
+	other := request(t, "email,name\na@example.com,n\nb@example.com,n\n")
+	other.Name, other.Key = "spring", "k1"
+	if _, err := Send(t.Context(), q, other); !errors.As(err, &in) {
+		t.Errorf("the key with another list: %v", err)
+	}
 	if auto, err := send(func(*Request) {}); err != nil || auto.Existing || !strings.HasPrefix(auto.Campaign.Name, "hello-") {
 		t.Errorf("a name of its own: %+v, %v", auto, err)
 	}

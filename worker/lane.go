@@ -262,14 +262,15 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 		}
 		return
 	}
-	if want := c.Campaign.Relay; want != "" && l.conf.Relay != "" && want != l.conf.Relay {
+	if c.Cancelled { // to be marked by whoever comes first
+		l.cancel(c)
+	} else if want := c.Campaign.Relay; want != "" && l.conf.Relay != "" && want != l.conf.Relay {
 		l.leave(ctx, c)
 		return
-	}
-	if c.Cancelled {
-		l.cancel(c)
 	} else if p, err := l.program(ctx, c.Campaign); err != nil {
-		l.log.Error("campaign cannot be rendered", "campaign", c.Campaign.Name, "err", err)
+		l.log.Error("campaign cannot be rendered; it is tried again", "campaign", c.Campaign.Name, "err", err)
+		l.postpone(ctx, c, brokenPause)
+		return
 	} else {
 		select {
 		case <-l.feed.add(c, p):
@@ -281,8 +282,12 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 	l.pump(ctx)
 }
 
-// strangerPause is how long a block of a campaign for another relay is left alone.
-const strangerPause = 2 * time.Second
+// How long a block of a campaign for another relay, or of one whose template cannot
+// be had, is left alone.
+const (
+	strangerPause = 2 * time.Second
+	brokenPause   = 10 * time.Second
+)
 
 // leave gives up a block that is meant for another relay: a rehearsal must not take a
 // real campaign for its own, nor the other way round.
@@ -295,7 +300,11 @@ func (l *lane) leave(ctx context.Context, c *queue.Claim) {
 		l.log.Error("campaign left alone: it was enqueued for another relay account; start a worker with that configuration",
 			"campaign", c.Campaign.Name, "meant_for", c.Campaign.Relay, "this_worker", l.conf.Relay)
 	}
-	if err := l.member.Postpone(ctx, c, strangerPause); err != nil && ctx.Err() == nil {
+	l.postpone(ctx, c, strangerPause)
+}
+
+func (l *lane) postpone(ctx context.Context, c *queue.Claim, d time.Duration) {
+	if err := l.member.Postpone(ctx, c, d); err != nil && ctx.Err() == nil {
 		l.log.Debug("postponing", "err", err) // the reconciler finds the claim idle
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/sluicemail/sluice/internal/mail"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bench struct {
 	t     *testing.T
 	q     *queue.Queue
+	rdb   *redis.Client
 	relay *relay.Server
 	conf  Config
 	log   *logBuffer
@@ -72,6 +74,7 @@ func newBench(t *testing.T, rc relay.Config, change func(mail.Stream, *Stream)) 
 		t.Fatal(err)
 	}
 	rdb := conn.Client()
+	b.rdb = rdb
 	t.Cleanup(func() { _, _ = rdb.Close(), b.q.Close() })
 	host, port, _ := net.SplitHostPort(srv.Addr())
 	num, _ := strconv.Atoi(port)
@@ -313,7 +316,13 @@ func TestTooOldIsExpired(t *testing.T) {
 // is held.
 func TestLoginLostInMidSession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, relay.Config{Rules: []relay.Rule{{Stage: relay.Mail, Reply: "530 5.7.0 Authentication required"}}}, nil)
+	// Two connections hear it at once: it is one event, and holds the stream once.
+	b := newBench(t, relay.Config{RoundTrip: 50 * time.Millisecond, Rules: []relay.Rule{{Stage: relay.Mail, Reply: "530 5.7.0 Authentication required"}}},
+		func(s mail.Stream, sc *Stream) {
+			if s == mail.Ad {
+				sc.Warm = 2
+			}
+		})
 	b.start()
 	c := b.send(mail.Ad, people(3)...)
 	b.eventually("the stream is held", func() bool {

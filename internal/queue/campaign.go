@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ type Campaign struct {
 	Relay    string // the relay account it is meant for; "" = any worker's
 	Template string // name@version, for people
 	From     string
-	Digest   string    // of everything a mail's text depends on; a repeat under the same key must match
+	Digest   string    // of all that is sent: list, template, settings; a repeat under the same key must match
 	Created  time.Time // Redis's clock
 	Start    time.Time // not before; zero = at once
 	Open     bool      // false while it is being stored
@@ -192,7 +193,7 @@ func (q *Queue) existing(ctx context.Context, c Campaign) (*Staging, error) {
 		return nil, err
 	}
 	if old.Digest != c.Digest {
-		return nil, fmt.Errorf("%w: this key was already used for campaign %q with another template, sender or settings; to send again on purpose, give another --key", ErrConflict, old.Name)
+		return nil, fmt.Errorf("%w: this key was already used for campaign %q with another list, template, sender or settings; to send again on purpose, give another --key", ErrConflict, old.Name)
 	}
 	// The first producer may have died between its two steps.
 	if err := q.openCampaign(ctx, old); err != nil {
@@ -240,11 +241,18 @@ func (s *Staging) put(ctx context.Context, key string, n int, b *Block) error {
 	if err != nil {
 		return fmt.Errorf("block %d: %w", n, err)
 	}
-	if err := s.q.rdb.Set(ctx, key, data, 0).Err(); err != nil {
+	ok, err := s.q.scripts.put.Run(ctx, s.q.rdb, []string{s.q.keys.meta(s.c.ID), key}, s.c.Digest, data).Int()
+	if err != nil {
 		return fmt.Errorf("store block %d: %w", n, err)
+	}
+	if ok == 0 {
+		return errOvertaken
 	}
 	return nil
 }
+
+// errOvertaken ends a staging that another producer has removed or replaced.
+var errOvertaken = fmt.Errorf("%w: the same key is being sent by somebody else at this moment, or was and gave up; send again when that has ended", ErrConflict)
 
 // Commit makes the campaign visible to the workers.
 // Killed at any point and repeated, or not repeated but reconciled by a worker,
@@ -252,33 +260,58 @@ func (s *Staging) put(ctx context.Context, key string, n int, b *Block) error {
 func (s *Staging) Commit(ctx context.Context, blocks, doors int, d Door) error {
 	q, c := s.q, s.c
 	c.Blocks, c.Doors, c.Counts = blocks, doors, d
+	// Another producer of the same send may have given up, and the name with it.
+	if err := q.takeName(ctx, *c); err != nil {
+		return err
+	}
 	if err := q.rdb.SAdd(ctx, q.keys.opening(c.Stream), c.ID).Err(); err != nil {
 		return fmt.Errorf("announce campaign: %w", err)
 	}
-	err := q.scripts.commit.Run(ctx, q.rdb, []string{q.keys.meta(c.ID)}, "blocks", blocks, "doors", doors,
-		"recipients", d.Recipients, "invalid", d.Invalid, "duplicate", d.Duplicate, "suppressed", d.Suppressed).Err()
+	keys := append([]string{q.keys.meta(c.ID)}, s.stored(blocks, doors)...)
+	did, err := q.scripts.commit.Run(ctx, q.rdb, keys, c.Digest, "blocks", blocks, "doors", doors,
+		"recipients", d.Recipients, "invalid", d.Invalid, "duplicate", d.Duplicate, "suppressed", d.Suppressed).Int()
 	if err != nil {
 		return fmt.Errorf("commit campaign: %w", err)
+	}
+	if did < 0 {
+		return errOvertaken
 	}
 	c.Open = true
 	return q.openCampaign(ctx, c)
 }
 
-// Discard removes what was staged.
+// stored lists the keys of what Put and Refuse have stored.
+func (s *Staging) stored(blocks, doors int) []string {
+	keys := make([]string, 0, blocks+doors)
+	for n := range blocks {
+		keys = append(keys, s.q.keys.recipients(s.c.ID, n))
+	}
+	for n := range doors {
+		keys = append(keys, s.q.keys.refused(s.c.ID, n))
+	}
+	return keys
+}
+
+// Discard removes what was staged. What another producer has committed meanwhile
+// stays.
 func (s *Staging) Discard(ctx context.Context, blocks, doors int) error {
 	if s.c.Open {
 		return nil
 	}
+	k, meta := s.q.keys, s.q.keys.meta(s.c.ID)
+	last := []string{k.program(s.c.ID), meta}
+	for part := range slices.Chunk(append(s.stored(blocks, doors), last...), 500) {
+		did, err := s.q.scripts.discard.Run(ctx, s.q.rdb, append([]string{meta}, part...), s.c.Digest).Int()
+		if err != nil {
+			return fmt.Errorf("discard staged campaign: %w", err)
+		}
+		if did == 0 {
+			return nil
+		}
+	}
 	pipe := s.q.rdb.Pipeline()
-	for n := range blocks {
-		pipe.Del(ctx, s.q.keys.recipients(s.c.ID, n))
-	}
-	for n := range doors {
-		pipe.Del(ctx, s.q.keys.refused(s.c.ID, n))
-	}
-	pipe.Del(ctx, s.q.keys.meta(s.c.ID), s.q.keys.program(s.c.ID))
-	pipe.HDel(ctx, s.q.keys.names(), s.c.Name)
-	pipe.ZRem(ctx, s.q.keys.campaigns(), s.c.ID)
+	pipe.HDel(ctx, k.names(), s.c.Name)
+	pipe.ZRem(ctx, k.campaigns(), s.c.ID)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("discard staged campaign: %w", err)
 	}

@@ -2,6 +2,8 @@ package queue
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // see digest
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -42,33 +44,57 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 	if err := m.Err(); err != nil {
 		return nil, err
 	}
-	q, id := m.q, blockID(campaign, n)
-	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s)}
-	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce).Slice()
-	if err != nil {
-		return nil, fmt.Errorf("claim block %s: %w", id, err)
-	}
-	if len(res) != 2 {
-		return nil, fmt.Errorf("%w: %v", ErrNotClaimed, res)
-	}
-	c := &Claim{N: n, Cancelled: res[0] == "cancelled"}
-	var ok bool
-	if c.Epoch, ok = res[1].(int64); !ok {
-		return nil, fmt.Errorf("claim block %s: epoch %v: %w", id, res[1], errCorrupt)
-	}
-	if c.Campaign, err = q.campaign(ctx, campaign); err == nil {
-		c.Block, c.Standings, err = q.load(ctx, campaign, n)
+	id := blockID(campaign, n)
+	c, err := m.claim(ctx, s, campaign, n)
+	if err == nil {
+		c.Block, c.Standings, err = m.q.load(ctx, campaign, n)
 	}
 	if err == nil {
-		err = q.rdb.SAdd(ctx, q.keys.live(campaign), n).Err()
+		err = m.q.rdb.SAdd(ctx, m.q.keys.live(campaign), n).Err()
 	}
 	if err != nil {
-		// The claim stays in Redis; the reconciler finds that nobody works on it.
+		// A claim stays in Redis; the reconciler finds that nobody works on it.
+		m.forget(id, c)
 		return nil, fmt.Errorf("claim block %s: %w", id, err)
 	}
+	return c, nil
+}
+
+// claim takes a block, and has it on the member's books before Redis gives it: a
+// claim that is not there could be given up as nobody's, or be missing from what is
+// written again after a restart, while its block is still being read.
+func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n int) (*Claim, error) {
+	q, id := m.q, blockID(campaign, n)
+	about, err := q.campaign(ctx, campaign)
+	if err != nil {
+		return nil, err
+	}
+	if !about.Open || about.Stream != s || n < 0 || n >= about.Blocks {
+		return nil, fmt.Errorf("%w: no such block in stream %s", ErrNotClaimed, s)
+	}
+	c := &Claim{Campaign: about, N: n}
 	m.mu.Lock()
-	m.claims[id] = c
+	if m.claims[id] == nil { // else it holds the block already, or is just settling it
+		m.claims[id] = c
+	}
 	m.mu.Unlock()
+	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s)}
+	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce).StringSlice()
+	if err == nil && len(res) != 2 {
+		err = fmt.Errorf("%w: %v", ErrNotClaimed, res)
+	}
+	var epoch int64
+	if err == nil {
+		epoch, err = strconv.ParseInt(res[1], 10, 64)
+	}
+	if err != nil {
+		m.forget(id, c)
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.Epoch, c.Cancelled = epoch, res[0] == "cancelled"
+	m.claims[id] = c
 	return c, nil
 }
 
@@ -115,31 +141,38 @@ func (m *Member) Settle(ctx context.Context, c *Claim, resend bool) error {
 		due = strconv.FormatInt(at, 10)
 	}
 	s := c.Campaign.Stream
-	keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
-	if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), due).Err(); err != nil {
+	if err := m.q.release(ctx, s, c.ID(), joinClaim(c.Epoch, m.nonce), due); err != nil {
 		return fmt.Errorf("release %s: %w", c.ID(), err)
 	}
-	m.forget(c)
+	m.forget(c.ID(), c)
 	return nil
+}
+
+// release gives up a claim, which stands as "epoch nonce".
+func (q *Queue) release(ctx context.Context, s mail.Stream, block, claim, due string) error {
+	campaign, _, _ := parseBlockID(block)
+	keys := []string{q.keys.claims(s), q.keys.ready(s), q.keys.touched(s), q.keys.held(s)}
+	return q.scripts.release.Run(ctx, q.rdb, keys, block, claim, due, campaign).Err()
 }
 
 // Postpone gives a claim up of which nothing was sent; the block is due again after d.
+// Where that does not succeed, the reconciler finds the claim.
 func (m *Member) Postpone(ctx context.Context, c *Claim, d time.Duration) error {
-	s := c.Campaign.Stream
-	keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
+	m.forget(c.ID(), c)
 	due := strconv.FormatInt(m.Now()+d.Milliseconds(), 10)
-	if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), due).Err(); err != nil {
+	if err := m.q.release(ctx, c.Campaign.Stream, c.ID(), joinClaim(c.Epoch, m.nonce), due); err != nil {
 		return fmt.Errorf("postpone %s: %w", c.ID(), err)
 	}
-	m.forget(c)
 	return nil
 }
 
-// forget takes a claim off the member's books.
-func (m *Member) forget(c *Claim) {
+// forget takes a claim off the member's books, if it is the one that stands there.
+func (m *Member) forget(id string, c *Claim) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.claims, c.ID())
+	if m.claims[id] == c {
+		delete(m.claims, id)
+	}
 }
 
 // holdsClaim reports whether this process works on a block.
@@ -171,7 +204,7 @@ func (q *Queue) settle(ctx context.Context, c *Claim) ([]Standing, error) {
 			return nil, err
 		}
 		now := count(st)
-		args := []any{n, len(log.Val()), sum.Val(), now.String(), q.codec.encodeState(st)}
+		args := []any{n, digest(state.Val()), digest(log.Val()), sum.Val(), now.String(), q.codec.encodeState(st)}
 		keys := []string{k.state(id, n), k.log(id, n), k.sums(id), k.totals(id), k.live(id)}
 		ok, err := q.scripts.settle.Run(ctx, q.rdb, keys, append(args, now.change(old)...)...).Int()
 		if err != nil {
@@ -181,6 +214,12 @@ func (q *Queue) settle(ctx context.Context, c *Claim) ([]Standing, error) {
 			return st, nil
 		}
 	}
+}
+
+// digest is what the settle script compares stored values by.
+func digest(s string) string {
+	sum := sha1.Sum([]byte(s)) //nolint:gosec // against chance, by what every Redis has
+	return hex.EncodeToString(sum[:])
 }
 
 // nextDue is when a block is to be claimed again: when its first recipient is due,

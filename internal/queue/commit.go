@@ -59,23 +59,22 @@ func (m *Member) touch() {
 }
 
 // Confirm waits until Redis holds the intent and still holds it now. Its error is
-// ErrFenced or ctx's.
+// ErrFenced, ErrLost or ctx's.
 func (m *Member) Confirm(ctx context.Context, in *Intent) error {
-	for asked := false; ; {
+	for {
 		m.mu.Lock()
-		if m.failed != nil {
+		switch {
+		case m.failed != nil:
 			m.mu.Unlock()
 			return m.failed
-		}
-		if m.confirmed >= in.version {
-			if time.Since(m.since) < confirmAge {
-				m.mu.Unlock()
-				return nil
-			}
-			if !asked {
-				m.touch()
-				asked = true
-			}
+		case in.claim.Lost():
+			m.mu.Unlock()
+			return ErrLost
+		case m.confirmed >= in.version && time.Since(m.since) < confirmAge:
+			m.mu.Unlock()
+			return nil
+		case m.confirmed == m.version: // too old, and nothing under way that would renew it
+			m.touch()
 		}
 		changed := m.changed
 		m.mu.Unlock()
@@ -126,14 +125,15 @@ func (m *Member) drop(in *Intent) {
 	m.free = append(m.free, in.slot)
 }
 
-// Flush waits until all that was recorded before the call is stored.
+// Flush waits until all that was recorded before the call is stored, by a fenced
+// member too.
 func (m *Member) Flush(ctx context.Context) error {
 	m.mu.Lock()
 	want := m.version
 	m.mu.Unlock()
 	for {
 		m.mu.Lock()
-		done, changed := m.confirmed >= want || m.failed != nil && len(m.written) == 0, m.changed
+		done, changed := m.confirmed >= want, m.changed
 		m.mu.Unlock()
 		if done {
 			return nil
@@ -183,27 +183,49 @@ func (m *Member) commitLoop(ctx context.Context) {
 		}
 		// Connections that are about to declare or record do so now and share the call.
 		runtime.Gosched()
-		b := m.nextBatch()
-		if b == nil {
-			continue
+		if b := m.nextBatch(); b != nil && m.commit(ctx, b, m.write) != nil {
+			return
 		}
-		err := m.write(ctx, b)
-		if err != nil && !errors.Is(err, ErrFenced) {
-			m.q.log.Warn("ledger write failed, repeating it until redis takes it", "err", err)
-		}
-		for d := 20 * time.Millisecond; err != nil; d = min(2*d, time.Second) {
-			if errors.Is(err, ErrFenced) {
-				m.fail(ErrFenced)
-				m.writeEvidence(ctx, b.evidence)
-				break
-			}
-			if pause(ctx, d) != nil {
-				return
-			}
-			err = m.rewrite(ctx, b)
-		}
-		m.done(b)
 	}
+}
+
+// commit stores a batch, by write and then as often as it takes. Its error is ctx's,
+// and then the member goes on knowing the batch.
+func (m *Member) commit(ctx context.Context, b *batch, write func(context.Context, *batch) error) error {
+	m.pending = b
+	err := write(ctx, b)
+	if err != nil && !errors.Is(err, ErrFenced) {
+		m.q.log.Warn("ledger write failed, repeating it until redis takes it", "err", err)
+	}
+	for d := 20 * time.Millisecond; err != nil; d = min(2*d, time.Second) {
+		if errors.Is(err, ErrFenced) {
+			m.fail(ErrFenced)
+			if err := m.writeEvidence(ctx, b.evidence); err != nil {
+				return err
+			}
+			break
+		}
+		if err := pause(ctx, d); err != nil {
+			return err
+		}
+		err = m.rewrite(ctx, b)
+	}
+	m.done(b)
+	m.pending = nil
+	return nil
+}
+
+// commitRest stores what the ledger goroutine, which has ended, did not get to.
+func (m *Member) commitRest(ctx context.Context) error {
+	if b := m.pending; b != nil {
+		if err := m.commit(ctx, b, m.rewrite); err != nil {
+			return err
+		}
+	}
+	if b := m.nextBatch(); b != nil {
+		return m.commit(ctx, b, m.write)
+	}
+	return nil
 }
 
 // write stores a batch in one round trip.
@@ -286,7 +308,7 @@ func (m *Member) append(ctx context.Context, rdb *redis.Client, writes []pastWri
 
 // writeEvidence stores what a fenced member still knows: evidence is taken from
 // anyone. Its blocks are somebody else's by now, who is told to look again.
-func (m *Member) writeEvidence(ctx context.Context, writes []pastWrite) {
+func (m *Member) writeEvidence(ctx context.Context, writes []pastWrite) error {
 	for d := 20 * time.Millisecond; ; d = min(2*d, time.Second) {
 		err := m.append(ctx, m.rdb, writes)
 		for _, w := range writes {
@@ -294,8 +316,11 @@ func (m *Member) writeEvidence(ctx context.Context, writes []pastWrite) {
 				err = m.q.touchBlock(ctx, m.rdb, w.stream, blockID(w.campaign, w.block))
 			}
 		}
-		if err == nil || pause(ctx, d) != nil {
-			return
+		if err == nil {
+			return nil
+		}
+		if err := pause(ctx, d); err != nil {
+			return err
 		}
 	}
 }

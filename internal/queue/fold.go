@@ -222,6 +222,9 @@ func (c *codec) decodeState(data []byte, n int) ([]Standing, error) {
 		s := &st[i]
 		s.Outcome, s.Resent = mail.Outcome(flags&^(flagResent|flagClosed)), flags&flagResent != 0
 		s.Closed = flags&flagClosed != 0
+		if int(s.Outcome) >= mail.NumOutcomes {
+			return nil, fmt.Errorf("%w: outcome %d", errCorrupt, s.Outcome)
+		}
 		if s.Outcome == mail.Pending {
 			continue
 		}

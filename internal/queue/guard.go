@@ -35,11 +35,32 @@ var (
 func (g *guard) onConnect(ctx context.Context, cn *redis.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	info, err := cn.Info(ctx, "server").Result()
-	var id string
-	if m := runIDLine.FindStringSubmatch(info); err == nil && m != nil {
-		id = m[1]
+	id, err := runID(ctx, cn)
+	if err != nil {
+		return err
 	}
+	return g.see(id)
+}
+
+// runID asks Redis who it is; "" where it does not say, or forbids the question. An
+// answer that does not come is an error: it could still come, as that to another
+// question.
+func runID(ctx context.Context, rdb interface {
+	Info(ctx context.Context, sections ...string) *redis.StringCmd
+}) (string, error) {
+	info, err := rdb.Info(ctx, "server").Result()
+	var refusal redis.Error
+	if err != nil && !errors.As(err, &refusal) {
+		return "", err
+	}
+	if m := runIDLine.FindStringSubmatch(info); err == nil && m != nil {
+		return m[1], nil
+	}
+	return "", nil
+}
+
+// see compares the Redis behind a new connection with the one worked with so far.
+func (g *guard) see(id string) error {
 	if id == "" {
 		return nil
 	}

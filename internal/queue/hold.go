@@ -40,9 +40,27 @@ func (q *Queue) Pause(ctx context.Context, c *Campaign, why string) error {
 }
 
 // Cancel ends a campaign: whoever is pending or deferred becomes cancelled. It
-// cannot be resumed.
+// cannot be resumed. Cancelling again finishes what an interrupted call began.
 func (q *Queue) Cancel(ctx context.Context, c *Campaign, why string) error {
-	return q.hold(ctx, c.Stream, c.ID, Hold{State: HoldCancelled, Why: why, Lift: "nothing: cancelled for good"})
+	if err := q.hold(ctx, c.Stream, c.ID, Hold{State: HoldCancelled, Why: why, Lift: "nothing: cancelled for good"}); err != nil {
+		return err
+	}
+	// What would come later is marked now: deferred blocks, a start that was set. The
+	// blocks that are claimed at this moment come back at once by themselves.
+	pipe := q.rdb.Pipeline()
+	pipe.ZAddXX(ctx, q.keys.later(c.Stream), redis.Z{Member: c.ID})
+	for n := range c.Blocks {
+		pipe.ZAddXX(ctx, q.keys.ready(c.Stream), redis.Z{Member: blockID(c.ID, n)})
+		if n%500 == 499 {
+			if _, err := pipe.Exec(ctx); err != nil {
+				return q.unreachable(err)
+			}
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return q.unreachable(err)
+	}
+	return nil
 }
 
 // HoldStream stops a whole stream, because its login does not work. login is the
@@ -73,7 +91,8 @@ func (q *Queue) hold(ctx context.Context, s mail.Stream, field string, h Hold) e
 	if err != nil {
 		return fmt.Errorf("encode hold: %w", err)
 	}
-	if err := q.rdb.HSet(ctx, q.keys.held(s), field, data).Err(); err != nil {
+	// The script has the last word: somebody may be cancelling at this moment.
+	if err := q.scripts.hold.Run(ctx, q.rdb, []string{q.keys.held(s)}, field, data).Err(); err != nil {
 		return q.unreachable(err)
 	}
 	return nil
@@ -84,13 +103,6 @@ var ErrCancelled = errors.New("the campaign is cancelled for good")
 
 // Resume lifts an operator's pause.
 func (q *Queue) Resume(ctx context.Context, c *Campaign) error {
-	holds, err := q.holds(ctx, c.Stream)
-	if err != nil {
-		return err
-	}
-	if holds[c.ID].State == HoldCancelled {
-		return ErrCancelled
-	}
 	return q.lift(ctx, c.Stream, c.ID)
 }
 
@@ -102,8 +114,12 @@ func (q *Queue) LiftStream(ctx context.Context, s mail.Stream) error {
 }
 
 func (q *Queue) lift(ctx context.Context, s mail.Stream, field string) error {
-	if err := q.rdb.HDel(ctx, q.keys.held(s), field).Err(); err != nil {
+	done, err := q.scripts.hold.Run(ctx, q.rdb, []string{q.keys.held(s)}, field, "").Int()
+	if err != nil {
 		return q.unreachable(err)
+	}
+	if done == 0 {
+		return ErrCancelled
 	}
 	return nil
 }

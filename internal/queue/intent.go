@@ -23,6 +23,10 @@ type Intent struct {
 // blocks over, and it may send nothing more.
 var ErrFenced = errors.New("this worker was declared dead and its work taken over")
 
+// ErrLost is returned for a block that somebody else has a newer claim on, because
+// Redis restarted and this member was late to say that it had one.
+var ErrLost = errors.New("the claim was lost to another worker")
+
 // standing is an intent as it is found in a dead member's record.
 type standing struct {
 	stream   mail.Stream

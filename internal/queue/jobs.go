@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -51,9 +51,9 @@ func (q *Queue) Listen(s mail.Stream, concurrency int, h Handler) (*Jobs, error)
 	})
 	err := srv.Start(asynq.HandlerFunc(func(_ context.Context, t *asynq.Task) error {
 		var j sendJob
-		if err := json.Unmarshal(t.Payload(), &j); err != nil {
+		if err := json.Unmarshal(t.Payload(), &j); err != nil || j.Campaign == "" || j.Block < 0 {
 			// Retrying cannot help, and an archived task would be nobody's gain.
-			return fmt.Errorf("job %q: %w: %w", t.Payload(), err, asynq.RevokeTask)
+			return fmt.Errorf("job %.100q names no block (%w): %w", t.Payload(), errors.Join(err, errCorrupt), asynq.RevokeTask)
 		}
 		// asynq's context is not passed on: it ends when a lease lapses in a Redis
 		// stall, and whether this worker may send is the ledger's to say.
@@ -124,15 +124,16 @@ func (*asynqHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	return func(ctx context.Context, cmds []redis.Cmder) error { return next(ctx, cmds) }
 }
 
-// outage reports whether an error means that Redis is gone or refuses everything,
-// and not merely that there is nothing to fetch.
+// outage reports whether an error means that Redis is gone or refuses (LOADING,
+// READONLY, OOM, MISCONF, NOREPLICAS, NOAUTH, BUSY …), and not merely that there is
+// nothing to fetch, that a script is to be sent in full, or that a task is gone, which
+// asynq's scripts say with an error.
 func outage(err error) bool {
-	if err == nil || errors.Is(err, redis.Nil) {
+	if err == nil || errors.Is(err, redis.Nil) || errors.Is(err, context.Canceled) {
 		return false
 	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.EOF) ||
-		redis.IsPermissionError(err) || redis.IsAuthError(err) || redis.IsLoadingError(err) || redis.IsReadOnlyError(err) || redis.IsMasterDownError(err) || redis.IsOOMError(err)
+	var reply redis.Error
+	return !errors.As(err, &reply) || !strings.HasPrefix(reply.Error(), "NOSCRIPT") && !strings.HasPrefix(reply.Error(), "NOT FOUND")
 }
 
 // asynqLog passes asynq's log on at debug level: the outage that makes it write

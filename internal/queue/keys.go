@@ -40,8 +40,9 @@ func (k keys) opening(s mail.Stream) string { return k.stream(s, "opening") } //
 func (k keys) queued(s mail.Stream) string  { return k.stream(s, "queued") }  // hash: block → "seq ms" of its job
 func (k keys) seq(s mail.Stream) string     { return k.stream(s, "seq") }     // counter of jobs
 func (k keys) claims(s mail.Stream) string  { return k.stream(s, "claims") }  // hash: block → "epoch nonce"
-func (k keys) leader(s mail.Stream) string  { return k.stream(s, "leader") }  // string: who reconciles, with a time limit
-func (k keys) epoch(s mail.Stream) string   { return k.stream(s, "epoch") }   // counter of claims
+func (k keys) touched(s mail.Stream) string { return k.stream(s, "touched") } // set: claimed blocks that evidence came for from outside
+func (k keys) leader(s mail.Stream) string  { return k.stream(s, "leader") }  // string: till when (ms) somebody reconciles
+func (k keys) epoch(s mail.Stream) string   { return k.stream(s, "epoch") }   // the highest epoch of a claim
 func (k keys) held(s mail.Stream) string    { return k.stream(s, "held") }    // hash: campaign, or "*", → Hold as JSON
 
 func (k keys) member(part string) string { return k.prefix + ":{w}:" + part }

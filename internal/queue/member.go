@@ -38,6 +38,7 @@ type Member struct {
 	changed   chan struct{}     // closed and replaced whenever confirmed or failed moves
 	failed    error             // ErrFenced, once
 	past      []pastWrite       // evidence of the last seconds, for a Redis that lost it
+	pending   *batch            // being stored; the ledger goroutine's, and Leave's after it
 	holds     map[holdKey]Hold  // as of the last heartbeat
 	dirty     chan struct{}     // capacity 1: there is something to commit
 }
@@ -78,9 +79,11 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	pipe.Set(ctx, q.keys.record(m.nonce, m.gen), "", 0)
 	pipe.HSet(ctx, q.keys.gens(), m.nonce, m.gen)
 	pipe.HSet(ctx, q.keys.beats(), m.nonce, 1)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, errors.Join(q.unreachable(err), m.close())
+	clock := q.rdb.Time(ctx)
+	if _, err := pipe.Exec(ctx); err != nil || clock.Err() != nil {
+		return nil, errors.Join(q.unreachable(errors.Join(err, clock.Err())), m.close())
 	}
+	m.clock.Store(clock.Val().UnixMilli() - time.Now().UnixMilli())
 	return m, nil
 }
 
@@ -163,10 +166,15 @@ func (m *Member) announce() {
 	m.changed = make(chan struct{})
 }
 
-// Leave takes the member off the books after everything was settled, so that
-// nobody has to find out that it is gone. Call it after Run returned.
+// Leave stores what Run did not get to, and takes the member off the books if all of
+// it was settled, so that nobody has to find out that it is gone. A member that left
+// messages under way keeps its record: who finds out makes them unknown. Call it
+// after Run returned.
 func (m *Member) Leave(ctx context.Context) error {
-	if m.Err() == nil {
+	if err := m.commitRest(ctx); err != nil {
+		return errors.Join(m.q.unreachable(err), m.close())
+	}
+	if m.Err() == nil && !m.underWay() {
 		pipe := m.q.rdb.TxPipeline()
 		pipe.Del(ctx, m.q.keys.record(m.nonce, m.gen))
 		pipe.HDel(ctx, m.q.keys.gens(), m.nonce)
@@ -176,6 +184,13 @@ func (m *Member) Leave(ctx context.Context) error {
 		}
 	}
 	return m.close()
+}
+
+// underWay reports whether intents stand without an outcome.
+func (m *Member) underWay() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.free) < len(m.intents)
 }
 
 func (m *Member) close() error {

@@ -86,13 +86,13 @@ func TestTakeOverIsRepeatable(t *testing.T) {
 		}
 		k := q.keys
 		keys := []string{k.gens(), k.beats(), k.record(dying.nonce, 1), k.dead(dying.nonce)}
-		if err := q.scripts.bury.Run(t.Context(), q.rdb, keys, dying.nonce, 1).Err(); err != nil {
+		if err := q.scripts.bury.Run(t.Context(), q.rdb, keys, dying.nonce, 1, 1).Err(); err != nil {
 			t.Fatal(err)
 		}
 		join(t, q, Hooks{}) // finds a claim whose owner has no heartbeat
 		eventually(t, "the claim is seized", func() bool { return q.rdb.HLen(t.Context(), k.claims(mail.Ad)).Val() == 0 })
 		for range 2 {
-			if err := q.takeOver(t.Context(), dying.nonce); err != nil {
+			if err := q.takeOver(t.Context(), dying.nonce, "1"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -125,12 +125,12 @@ func TestObserver(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	o := observer{seen: map[string]sighting{}}
-	at := func(d time.Duration, count string, took time.Duration) []string {
+	at := func(d time.Duration, count string, took time.Duration) map[string]string {
 		now := start.Add(d)
 		return o.look(map[string]string{"w": count}, now.Add(-took), now)
 	}
 	d := time.Duration(0)
-	step := func(count string, took time.Duration) []string {
+	step := func(count string, took time.Duration) map[string]string {
 		d += beatEvery
 		return at(d, count, took)
 	}
@@ -150,11 +150,11 @@ func TestObserver(t *testing.T) {
 		t.Fatal("declared dead after the observer's own pause")
 	}
 	step("2", time.Millisecond)
-	var dead []string
+	var dead map[string]string
 	for range 17 {
 		dead = step("2", time.Millisecond)
 	}
-	if len(dead) != 1 {
+	if dead["w"] != "2" {
 		t.Error("never declared dead")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,6 +22,8 @@ const (
 	beatEvery  = 250 * time.Millisecond
 	deathAfter = 4 * time.Second
 	quick      = 500 * time.Millisecond
+	// A connection that has silently gone must be given up well within deathAfter.
+	pulseTimeout = time.Second
 )
 
 // sighting is when a member's counter was last seen to move.
@@ -36,9 +39,10 @@ type observer struct {
 }
 
 // look takes in the counters as read just now, with a call begun at begun, and
-// returns who is dead. counts also holds, with an empty counter, nonces that hold
-// claims but have no heartbeat.
-func (o *observer) look(counts map[string]string, begun, now time.Time) (dead []string) {
+// returns who is dead, with the counter it died at. counts also holds, with an empty
+// counter, nonces that hold claims but have no heartbeat.
+func (o *observer) look(counts map[string]string, begun, now time.Time) map[string]string {
+	dead := map[string]string{}
 	undisturbed := now.Sub(begun) < quick && now.Sub(o.last) < beatEvery+quick
 	o.last = now
 	for nonce, count := range counts {
@@ -47,7 +51,7 @@ func (o *observer) look(counts map[string]string, begun, now time.Time) (dead []
 		case !known || s.count != count || !undisturbed:
 			o.seen[nonce] = sighting{count, now}
 		case now.Sub(s.at) >= deathAfter:
-			dead = append(dead, nonce)
+			dead[nonce] = count
 		}
 	}
 	for nonce := range o.seen {
@@ -66,34 +70,48 @@ func (m *Member) heartbeat(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	o := observer{seen: map[string]sighting{}}
+	// Taking over takes its time, and one's own heart must not stop for it.
+	var burials sync.WaitGroup
+	defer burials.Wait()
+	burying := make(chan struct{}, 1)
 	for {
 		dead, err := m.pulseOnce(ctx, &o)
 		switch {
 		case errors.Is(err, ErrFenced):
 			m.fail(ErrFenced)
-		case err != nil:
-			o.disturb()
-			if errors.Is(err, errRestarted) {
-				m.wakeLedger()
-			}
+		case errors.Is(err, errRestarted):
+			m.wakeLedger()
 		}
-		for _, nonce := range dead {
-			if err := m.q.takeOver(ctx, nonce); errors.Is(err, errAlive) {
-				o.disturb()
-				continue
-			} else if err != nil {
-				m.q.log.Warn("take-over interrupted, repeating it", "worker", nonce, "err", err)
-				continue
-			}
-			m.q.log.Warn("a worker died; its blocks are due again", "worker", nonce)
-			if m.hooks.TakenOver != nil {
-				m.hooks.TakenOver(ctx, nonce)
+		if len(dead) > 0 {
+			select {
+			case burying <- struct{}{}:
+				burials.Go(func() {
+					m.takeOverAll(ctx, dead)
+					<-burying
+				})
+			default: // who is still dead is seen again
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// takeOverAll hands on the work of the dead, given with the counters they died at.
+func (m *Member) takeOverAll(ctx context.Context, dead map[string]string) {
+	for nonce, count := range dead {
+		if err := m.q.takeOver(ctx, nonce, count); err != nil {
+			if !errors.Is(err, errAlive) {
+				m.q.log.Warn("take-over interrupted, repeating it", "worker", nonce, "err", err)
+			}
+			continue
+		}
+		m.q.log.Warn("a worker died; its blocks are due again", "worker", nonce)
+		if m.hooks.TakenOver != nil {
+			m.hooks.TakenOver(ctx, nonce)
 		}
 	}
 }
@@ -105,9 +123,14 @@ func (m *Member) wakeLedger() {
 	m.touch()
 }
 
-func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead map[string]string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pulseTimeout)
 	defer cancel()
+	defer func() {
+		if err != nil {
+			o.disturb()
+		}
+	}()
 	begun := time.Now()
 	k := m.q.keys
 	n, err := m.q.scripts.beat.Run(ctx, m.pulse, []string{k.beats(), k.gens()}, m.nonce).Int()
@@ -165,11 +188,12 @@ func (m *Member) setHolds(held map[mail.Stream]*redis.MapStringStringCmd) {
 // errAlive ends a take-over of a member that turns out to have written meanwhile.
 var errAlive = errors.New("the worker is alive")
 
-// takeOver declares a member dead and hands its work on. Every step may be
+// takeOver declares a member dead, if its counter still stands at count, and hands its
+// work on. Every step may be
 // repeated, by this process or another: the record is renamed first, so that the
 // member can have no further intent confirmed; what it had declared without an
 // outcome becomes unknown, unless evidence says or comes to say better.
-func (q *Queue) takeOver(ctx context.Context, nonce string) error {
+func (q *Queue) takeOver(ctx context.Context, nonce, count string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	gen, err := q.rdb.HGet(ctx, q.keys.gens(), nonce).Int64()
@@ -177,7 +201,7 @@ func (q *Queue) takeOver(ctx context.Context, nonce string) error {
 		return fmt.Errorf("read generation: %w", err)
 	}
 	keys := []string{q.keys.gens(), q.keys.beats(), q.keys.record(nonce, gen), q.keys.dead(nonce)}
-	res, err := q.scripts.bury.Run(ctx, q.rdb, keys, nonce, gen).Slice()
+	res, err := q.scripts.bury.Run(ctx, q.rdb, keys, nonce, gen, count).Slice()
 	if err != nil {
 		return fmt.Errorf("bury: %w", err)
 	}
@@ -219,7 +243,7 @@ func (q *Queue) takeOver(ctx context.Context, nonce string) error {
 
 // touchBlock makes sure that somebody folds a block's log again.
 func (q *Queue) touchBlock(ctx context.Context, rdb *redis.Client, s mail.Stream, block string) error {
-	keys := []string{q.keys.claims(s), q.keys.ready(s), q.keys.queued(s)}
+	keys := []string{q.keys.claims(s), q.keys.ready(s), q.keys.queued(s), q.keys.touched(s)}
 	if err := q.scripts.touch.Run(ctx, rdb, keys, block).Err(); err != nil {
 		return fmt.Errorf("touch block %s: %w", block, err)
 	}

@@ -181,7 +181,7 @@ func TestProducerDies(t *testing.T) {
 		if err := st.Put(t.Context(), 0, &Block{Lines: []int{2}, Emails: []string{"a@b.kr"}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.scripts.commit.Run(t.Context(), q.rdb, []string{k.meta(st.c.ID)}, "blocks", 1, "recipients", 1).Err(); err != nil {
+		if err := q.scripts.commit.Run(t.Context(), q.rdb, []string{k.meta(st.c.ID)}, "", "blocks", 1, "recipients", 1).Err(); err != nil {
 			t.Fatal(err)
 		}
 		join(t, q, Hooks{})
@@ -303,7 +303,9 @@ func TestLateEvidenceIsTaken(t *testing.T) {
 			t.Fatalf("unknown: %v", got.Outcomes)
 		}
 		late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted})}
-		m.writeEvidence(t.Context(), []pastWrite{late, late})
+		if err := m.writeEvidence(t.Context(), []pastWrite{late, late}); err != nil {
+			t.Fatal(err)
+		}
 		if got := summary(t, q, c); got.Count(mail.Accepted) != 1 || got.Count(mail.Unknown) != 0 {
 			t.Errorf("after late evidence: %v", got.Outcomes)
 		}

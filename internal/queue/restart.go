@@ -23,9 +23,12 @@ func (m *Member) afterRestart(ctx context.Context) error {
 	rdb := m.q.conn.client(clientOptions{poolSize: 1, retries: -1})
 	defer rdb.Close()
 	m.q.log.Warn("redis restarted; writing again what this worker remembers")
-	err := m.remind(ctx, rdb)
+	id, err := runID(ctx, rdb)
 	if err == nil {
-		err = m.acceptRestart(ctx, rdb, noticed)
+		err = m.remind(ctx, rdb)
+	}
+	if err == nil {
+		err = m.acceptRestart(ctx, rdb, id, noticed)
 	}
 	if err != nil && !errors.Is(err, ErrFenced) {
 		m.noteRestart()
@@ -42,34 +45,43 @@ func (m *Member) noteRestart() {
 	}
 }
 
-func (m *Member) acceptRestart(ctx context.Context, rdb *redis.Client, noticed time.Time) error {
+// acceptRestart works with the Redis called id from now on, if it is still that one
+// after everybody has had time to remind it.
+func (m *Member) acceptRestart(ctx context.Context, rdb *redis.Client, id string, noticed time.Time) error {
 	if m.hooks.Restarted != nil {
 		m.hooks.Restarted(ctx)
 	}
 	if err := pause(ctx, restartGrace-time.Since(noticed)); err != nil {
 		return err
 	}
-	info, err := rdb.Info(ctx, "server").Result()
+	now, err := runID(ctx, rdb)
 	if err != nil {
 		return err
 	}
-	if id := runIDLine.FindStringSubmatch(info); id != nil {
-		m.q.guard.accept(id[1])
+	if now != id {
+		return errRestarted // once more: what was written again may be lost again
 	}
+	m.q.guard.accept(id)
 	return nil
 }
 
-// remind writes claims, evidence and intents of the last seconds again. All of it
-// may be there already, or in part.
+// remind writes intents, claims and evidence of the last seconds again. All of it
+// may be there already, or in part. The record comes first: a member that was buried
+// meanwhile must not write its claims over those of who has taken its work.
 func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
 	m.mu.Lock()
 	held := make([]*Claim, 0, len(m.claims))
 	for _, c := range m.claims {
-		held = append(held, c)
+		if c.Epoch != 0 { // else Redis has not given it yet
+			held = append(held, c)
+		}
 	}
 	past := append([]pastWrite(nil), m.past...)
 	record := encodeIntents(nil, m.intents)
 	m.mu.Unlock()
+	if err := m.rotate(ctx, rdb, record, true); err != nil {
+		return err
+	}
 	for _, c := range held {
 		if err := m.reclaim(ctx, rdb, c); err != nil {
 			return err
@@ -87,7 +99,7 @@ func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
 			}
 		}
 	}
-	return m.rotate(ctx, rdb, record, true)
+	return nil
 }
 
 func (m *Member) reclaim(ctx context.Context, rdb *redis.Client, c *Claim) error {

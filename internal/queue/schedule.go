@@ -42,16 +42,15 @@ func (q *Queue) Pump(ctx context.Context, s mail.Stream, pending int) error {
 		return fmt.Errorf("choose blocks: %w", err)
 	}
 	client := asynq.NewClientFromRedisClient(q.rdb)
+	var errs error // what is not enqueued the reconciler makes again
 	for i := 0; i+1 < len(res); i += 2 {
 		seq, err := strconv.ParseInt(res[i+1], 10, 64)
-		if err != nil {
-			return fmt.Errorf("choose blocks: %w", errCorrupt)
+		if err == nil {
+			err = q.enqueue(ctx, client, s, res[i], seq)
 		}
-		if err := q.enqueue(ctx, client, s, res[i], seq); err != nil {
-			return err // the reconciler makes the job again
-		}
+		errs = errors.Join(errs, err)
 	}
-	return nil
+	return errs
 }
 
 func taskID(block string, seq int64) string {
@@ -129,8 +128,7 @@ func (m *Member) disown(ctx context.Context, before map[string]bool) (map[string
 				idle[id] = true
 				continue
 			}
-			keys := []string{m.q.keys.claims(s), m.q.keys.ready(s)}
-			if err := m.q.scripts.release.Run(ctx, m.q.rdb, keys, id, c, "0").Err(); err != nil {
+			if err := m.q.release(ctx, s, id, c, "0"); err != nil {
 				return before, err
 			}
 		}
@@ -142,8 +140,9 @@ func (m *Member) disown(ctx context.Context, before map[string]bool) (map[string
 // producer died between storing and opening.
 func (m *Member) reconcile(ctx context.Context, s mail.Stream) error {
 	q := m.q
-	mine, err := q.rdb.SetNX(ctx, q.keys.leader(s), m.nonce, reconcileEvery*9/10).Result()
-	if err != nil || !mine {
+	turn := (reconcileEvery * 9 / 10).Milliseconds()
+	mine, err := q.scripts.lead.Run(ctx, q.rdb, []string{q.keys.leader(s)}, turn).Int()
+	if err != nil || mine == 0 {
 		return err
 	}
 	ids, err := q.rdb.SMembers(ctx, q.keys.opening(s)).Result()
@@ -178,6 +177,13 @@ func (q *Queue) remake(ctx context.Context, s mail.Stream) error {
 	}
 	client, inspector := asynq.NewClientFromRedisClient(q.rdb), asynq.NewInspectorFromRedisClient(q.rdb)
 	for block, entry := range queued {
+		if _, _, ok := parseBlockID(block); !ok {
+			q.log.Error("an entry of the queued index is no block, dropped", "stream", s, "entry", block)
+			if err := q.rdb.HDel(ctx, q.keys.queued(s), block).Err(); err != nil {
+				return err
+			}
+			continue
+		}
 		num, at, _ := strings.Cut(entry, " ")
 		seq, _ := strconv.ParseInt(num, 10, 64)
 		since, _ := strconv.ParseInt(at, 10, 64)

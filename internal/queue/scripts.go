@@ -14,16 +14,17 @@ var scriptFiles embed.FS
 // the head comment of each.
 type scripts struct {
 	open, choose, claim, release, seize, touch, reclaim *redis.Script
-	stage, commit, settle                               *redis.Script
-	beat, rotate, bury                                  *redis.Script
+	stage, put, discard, commit, settle                 *redis.Script
+	beat, rotate, bury, hold, lead                      *redis.Script
 }
 
 func loadScripts() (*scripts, error) {
 	s := &scripts{}
 	for name, dst := range map[string]**redis.Script{
 		"open": &s.open, "choose": &s.choose, "claim": &s.claim, "release": &s.release, "seize": &s.seize,
-		"touch": &s.touch, "reclaim": &s.reclaim, "stage": &s.stage, "commit": &s.commit, "settle": &s.settle,
-		"beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
+		"touch": &s.touch, "reclaim": &s.reclaim, "stage": &s.stage, "put": &s.put, "discard": &s.discard,
+		"commit": &s.commit, "settle": &s.settle, "beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
+		"hold": &s.hold, "lead": &s.lead,
 	} {
 		src, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {

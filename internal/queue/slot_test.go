@@ -113,7 +113,7 @@ func TestSlotWatchSees(t *testing.T) {
 		if err := m.Settle(t.Context(), cl, false); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.takeOver(t.Context(), "nobody"); err != nil {
+		if err := q.takeOver(t.Context(), "nobody", ""); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{"c:" + c.ID, "s:ad", "w"} {

@@ -166,10 +166,14 @@ func TestDialBadCertificate(t *testing.T) {
 		server *tls.Config
 		hint   string
 	}{
-		"expired":      {ca.server(relayName, time.Now().Add(-time.Hour)), "renew"},
-		"wrong host":   {ca.server("other.example", good), "set relay.host"},
-		"unknown CA":   {other.server(relayName, good), "set relay.ca_file"},
-		"old protocol": {func() *tls.Config { c := ca.server(relayName, good); c.MaxVersion = tls.VersionTLS11; return c }(), "protocol version"},
+		"expired":    {ca.server(relayName, time.Now().Add(-time.Hour)), "renew"},
+		"wrong host": {ca.server("other.example", good), "set relay.host"},
+		"unknown CA": {other.server(relayName, good), "set relay.ca_file"},
+		"old protocol": {func() *tls.Config {
+			c := ca.server(relayName, good)
+			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			return c
+		}(), "protocol version"},
 	} {
 		for mname, mode := range map[string]TLSMode{"starttls": StartTLS, "implicit": Implicit} {
 			t.Run(name+" "+mname, func(t *testing.T) {

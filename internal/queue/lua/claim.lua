@@ -1,8 +1,10 @@
 -- Claims a block for one member. A claim is (epoch, nonce): the epoch rises with
--- every claim of the stream, so no two claims are ever alike.
+-- every claim of the stream, so no two claims are ever alike. It is never less than
+-- the time in microseconds: a counter that a restarted Redis has set back would give
+-- a claim that is newer a lower epoch than one that was lost.
 -- KEYS 1 queued 2 claims 3 epoch 4 ready 5 held
 -- ARGV 1 block 2 campaign 3 nonce
--- Returns {'ok'|'cancelled', epoch} or {'taken'} or {'held'}.
+-- Returns {'ok'|'cancelled', epoch as a string} or {'taken'} or {'held'}.
 redis.call('HDEL', KEYS[1], ARGV[1])
 local mode = 'ok'
 local h = redis.call('HGET', KEYS[5], ARGV[2])
@@ -16,6 +18,9 @@ elseif h or redis.call('HEXISTS', KEYS[5], '*') == 1 then
 end
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return {'taken'} end
 redis.call('ZREM', KEYS[4], ARGV[1])
-local e = redis.call('INCR', KEYS[3])
-redis.call('HSET', KEYS[2], ARGV[1], e .. ' ' .. ARGV[3])
-return {mode, e}
+local t = redis.call('TIME')
+local e = math.max(tonumber(redis.call('GET', KEYS[3]) or '0') + 1, t[1] * 1000000 + t[2])
+local epoch = string.format('%.0f', e)
+redis.call('SET', KEYS[3], epoch)
+redis.call('HSET', KEYS[2], ARGV[1], epoch .. ' ' .. ARGV[3])
+return {mode, epoch}

@@ -1,16 +1,18 @@
 -- Replaces a block's outcome log by its folded state, if neither changed since
 -- they were read, and moves the block's share of the campaign's totals.
 -- KEYS 1 state 2 log 3 sums 4 totals 5 live
--- ARGV 1 block number 2 length of the log that was read 3 sum that was read 4 new sum
---      5 new state 6.. pairs of outcome and change of its total
--- Returns 1, or 0 if it must be read again.
-if redis.call('STRLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
-if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[3] then return 0 end
-redis.call('SET', KEYS[1], ARGV[5])
+-- ARGV 1 block number 2 SHA-1 of the state that was read, in hex 3 of the log that was read
+--      4 sum that was read 5 new sum 6 new state 7.. pairs of outcome and change of its total
+-- Returns 1, or 0 if it must be read again. Lengths would not do: two deferrals of one
+-- recipient are as long as each other.
+local function sum(key) return redis.sha1hex(redis.call('GET', key) or '') end
+if sum(KEYS[1]) ~= ARGV[2] or sum(KEYS[2]) ~= ARGV[3] then return 0 end
+if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[4] then return 0 end
+redis.call('SET', KEYS[1], ARGV[6])
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[5])
 redis.call('SREM', KEYS[5], ARGV[1])
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[4], 'updated', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
-for i = 6, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
+for i = 7, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return 1
