@@ -277,8 +277,20 @@ func TestUnknownEveryTime(t *testing.T) {
 	if s := b.settled(c); s.Count(mail.Accepted) != 2 || s.Count(mail.Unknown) != 1 {
 		t.Errorf("%v", s.Outcomes)
 	}
-	if n := b.copies("r1@example.com"); n != 3 {
+	if n := b.copies("r1@example.com"); n != 2 {
 		t.Errorf("%d copies", n)
+	}
+}
+
+// Attempts that were put off do not use the second chance of an unknown one up.
+func TestUnknownAfterDeferrals(t *testing.T) {
+	t.Parallel()
+	rules := []relay.Rule{{Stage: relay.Rcpt, To: "r1@*", Times: 3, Reply: "451 4.7.1 later"}, {Stage: relay.EOD, To: "r1@*", Times: 1, Action: relay.AcceptDrop}}
+	b := newBench(t, relay.Config{Rules: rules}, nil)
+	b.start()
+	c := b.send(mail.Normal, people(2)...)
+	if s := b.settled(c); s.Count(mail.Accepted) != 2 || s.Resent != 1 {
+		t.Errorf("%v, %d resent", s.Outcomes, s.Resent)
 	}
 }
 

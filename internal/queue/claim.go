@@ -99,7 +99,7 @@ func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n in
 }
 
 // DueAt returns when a recipient is due (ms, 0 = at once), if it is at all. resend
-// is the policy for unknown ones, who are sent to again twice at most.
+// is the policy for unknown ones, who are sent to again once.
 func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
 	switch s.Outcome {
 	case mail.Pending:
@@ -112,13 +112,10 @@ func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
 	return 0, false
 }
 
-// maxUnknown is how many attempts of one recipient may end unknown before it is
-// left at that, whatever the policy: each may have been a copy.
-const maxUnknown = 3
-
-// again reports whether the policy resend applies to an unknown recipient.
+// again reports whether the policy resend applies to an unknown recipient. It does so
+// once: each attempt that ends unknown may have been a copy.
 func (s *Standing) again() bool {
-	return s.Outcome == mail.Unknown && !s.Closed && s.Attempts < maxUnknown
+	return s.Outcome == mail.Unknown && !s.Closed && !s.Resent
 }
 
 // Settle folds a claim's log into its state, moves the totals, and gives the claim
