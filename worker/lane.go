@@ -110,6 +110,9 @@ func (l *lane) connect(ctx, stop context.Context) {
 	}
 }
 
+// budgetPatience is how long a connection waits for the budget before that is told.
+const budgetPatience = 5 * time.Second
+
 // pool runs one pool until ctx ends or the login is refused.
 func (l *lane) pool(ctx, stop context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -129,6 +132,10 @@ func (l *lane) pool(ctx, stop context.Context) error {
 	p, err := smtp.NewPool(smtp.PoolConfig{
 		Dial: l.dial,
 		Admit: func(ctx context.Context) (smtp.Lease, error) {
+			told := time.AfterFunc(budgetPatience, func() {
+				l.log.Info("waiting until limits.connections allows one more connection; mail goes on over those that are open")
+			})
+			defer told.Stop()
 			lease, err := l.budget.Connect(ctx, string(l.stream))
 			if err != nil {
 				return nil, err
