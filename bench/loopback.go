@@ -63,6 +63,13 @@ func (b *bench) inTurn(setups []setup) ([]figures, error) {
 				n = b.first(s)
 			}
 			m, err := b.measure(s, n)
+			for err == nil && run > 0 && m.length < b.window {
+				// Faster than before: once more, with as many as it takes.
+				b.progress("a window of %v only; again with more mails", m.length.Round(time.Millisecond))
+				n *= 2
+				sizes[i] = n
+				m, err = b.measure(s, n)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d connections, TLS %t: %w", s.kind, s.connections, s.tls, err)
 			}
@@ -72,9 +79,6 @@ func (b *bench) inTurn(setups []setup) ([]figures, error) {
 				continue
 			}
 			out[i].add(m)
-			if m.length < b.window {
-				b.progress("a window of %v only", m.length.Round(time.Millisecond))
-			}
 		}
 		if run > 0 {
 			b.progress("run %d of %d: %.0f, %.0f, %.0f messages/s", run, b.runs, out[0].rate[run-1], out[1].rate[run-1], out[2].rate[run-1])
