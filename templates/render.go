@@ -2,7 +2,6 @@ package templates
 
 import (
 	"crypto/sha256"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"strconv"
@@ -24,9 +23,19 @@ type Recipient struct {
 // the same on every attempt, and no other recipient's. line is the recipient's
 // line in the list. It tells a reader nothing about campaign or line.
 func MessageID(campaign string, line int, domain string) string {
-	sum := sha256.Sum256([]byte(campaign + "\x00" + strconv.Itoa(line)))
-	id := base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16])
-	return strings.ToLower(id) + "@" + domain
+	var in, out [64]byte
+	sum := sha256.Sum256(strconv.AppendInt(append(append(in[:0], campaign...), 0), int64(line), 10))
+	// Base 32 in small letters (RFC 4648 section 7), 5 bits a letter.
+	const letters = "0123456789abcdefghijklmnopqrstuv"
+	id, bits, have := out[:0], uint(0), 0
+	for _, b := range sum[:16] {
+		bits, have = bits<<8|uint(b), have+8
+		for ; have >= 5; have -= 5 {
+			id = append(id, letters[bits>>(have-5)&31])
+		}
+	}
+	id = append(id, letters[bits<<(5-have)&31], '@')
+	return string(append(id, domain...))
 }
 
 // scratch is the memory of one Render.

@@ -33,6 +33,7 @@ type Conn struct {
 	closed  atomic.Bool // set by Close
 	onFail  func()      // set before the reader starts
 	end     *Error      // owner: the reader's last words, once read
+	writeBy time.Time   // owner: the write deadline that is set
 }
 
 // arrival is a reply, or the error that is the last of them. Both are set where a
@@ -214,7 +215,11 @@ func (c *Conn) lastWords(stage Stage) *Error {
 // write sends b, which may take the time the slowest acceptable relay needs for it.
 func (c *Conn) write(b []byte) (int, error) {
 	allowance := c.t.Command + time.Duration(len(b))*time.Second/time.Duration(c.t.MinRate)
-	_ = c.nc.SetWriteDeadline(time.Now().Add(allowance))
+	// Moving a deadline costs a system timer: one that is late by a little stays.
+	if at := time.Now().Add(allowance); c.writeBy.Before(at) || c.writeBy.Sub(at) > allowance/16 {
+		c.writeBy = at.Add(allowance / 32)
+		_ = c.nc.SetWriteDeadline(c.writeBy)
+	}
 	if c.failed.Load() { // the reader's own deadline may have been replaced just now
 		return 0, net.ErrClosed
 	}
