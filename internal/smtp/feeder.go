@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // feeder stands between the connections of a pool and its Source. It hands what comes
@@ -16,6 +17,7 @@ type feeder struct {
 	mu      sync.Mutex
 	resting []chan Transaction // connections in Next, the latest last
 	held    Transaction        // for the next one to ask
+	heldAt  time.Time          // when it was fetched
 	eager   bool               // fetch one although no connection is there to ask
 	ready   int                // TryNext: here is one; since the last look
 	starved int                // TryNext: none, or no budget
@@ -73,16 +75,39 @@ func (f *feeder) hand(tx Transaction) {
 		f.resting = f.resting[:n-1]
 		return
 	}
-	f.held = tx
+	f.held, f.heldAt = tx, time.Now()
 	poke(f.arrived)
+}
+
+// fresh is how long a message may be held and still be begun: its budget was taken
+// for then, not for when a connection has been opened at last.
+const fresh = 30 * time.Millisecond
+
+// unhold returns what is held, or nil. What has been held for too long goes back to
+// the Source, which may have something better by now. The caller holds f.mu.
+func (f *feeder) unhold() (tx, stale Transaction) {
+	tx, f.held = f.held, nil
+	if tx != nil && time.Since(f.heldAt) > fresh {
+		return nil, tx
+	}
+	return tx, nil
+}
+
+// errHeld is why a message goes back that waited for a connection.
+var errHeld = errors.New("held until a connection was open")
+
+func giveBackHeld(stale Transaction) {
+	if stale != nil {
+		stale.Done(Result{Kind: Unsent, Stage: StageIdle, Err: errHeld})
+	}
 }
 
 // TryNext is Source's.
 func (f *feeder) TryNext() (Transaction, Supply) {
 	f.mu.Lock()
-	tx := f.held
-	f.held = nil
+	tx, stale := f.unhold()
 	f.mu.Unlock()
+	giveBackHeld(stale)
 	supply := Ready
 	if tx == nil {
 		tx, supply = f.src.TryNext()
@@ -101,13 +126,15 @@ func (f *feeder) TryNext() (Transaction, Supply) {
 func (f *feeder) Next(ctx context.Context) (Transaction, error) {
 	mine := make(chan Transaction, 1)
 	f.mu.Lock()
-	if tx := f.held; tx != nil {
-		f.held = nil
-		f.mu.Unlock()
+	tx, stale := f.unhold()
+	if tx == nil {
+		f.resting = append(f.resting, mine)
+	}
+	f.mu.Unlock()
+	giveBackHeld(stale)
+	if tx != nil {
 		return tx, nil
 	}
-	f.resting = append(f.resting, mine)
-	f.mu.Unlock()
 	poke(f.wanted)
 	var err error
 	select {

@@ -27,6 +27,12 @@ type PoolConfig struct {
 	Max           int    // most connections, at least 1
 	Warm          int    // kept open with nothing to send
 	PerConnection Limits // of one connection; what the relay shows of its own counts as well
+	// Learned is the number of messages that others have found the relay to take on one
+	// connection, 0 = none; nil: nobody has.
+	Learned func() int
+	// Paced says that Admit keeps dials apart that come to nothing, so that the pool need
+	// not pause by itself after one.
+	Paced bool
 	// Grow is how long all connections must be busy before one more is opened; 0: 250 ms.
 	Grow time.Duration
 
@@ -216,6 +222,10 @@ func (m *manager) dialFailed(err error) {
 		m.stop(err)
 		return
 	}
+	if m.cfg.Paced {
+		m.unserved(err)
+		return
+	}
 	m.pause(err)
 }
 
@@ -224,7 +234,7 @@ func (m *manager) dialFailed(err error) {
 func (m *manager) dialled(conn *Conn, lease Lease) {
 	m.dials = false
 	ctx, cancel := context.WithCancel(m.ctx)
-	s := newSession(ctx, conn, m.feed, m.learn.limits(m.cfg.PerConnection), m.keep)
+	s := newSession(ctx, conn, m.feed, m.limits(), m.keep)
 	m.open[s], m.fresh = true, true
 	m.want = max(m.want, len(m.open))
 	m.count(+1)
@@ -245,6 +255,17 @@ func (m *manager) dialled(conn *Conn, lease Lease) {
 		lease.Release()
 		m.events <- func() { m.ended(s, err) }
 	})
+}
+
+// limits of the next connection.
+func (m *manager) limits() Limits {
+	l := m.learn.limits(m.cfg.PerConnection)
+	if m.cfg.Learned != nil {
+		if n := m.cfg.Learned(); n > 0 && (l.Messages <= 0 || n < l.Messages) {
+			l.Messages = n
+		}
+	}
+	return l
 }
 
 // keep decides for an idle connection whether it stays.
@@ -292,11 +313,15 @@ func (m *manager) ended(s *session, err error) {
 	}
 }
 
-// pause puts off the next dial because of err. With no connection left, what waits for
-// one goes back.
+// pause puts off the next dial because of err.
 func (m *manager) pause(err error) {
 	pause := m.pace.failed(time.Now())
 	m.cfg.Log.Warn("relay of no use", "error", err, "pause", pause)
+	m.unserved(err)
+}
+
+// unserved gives back what waits for a connection, where none is left.
+func (m *manager) unserved(err error) {
 	if len(m.open) == 0 {
 		m.feed.fetchFirst(false)
 		m.feed.giveBack(err)
