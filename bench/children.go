@@ -22,6 +22,8 @@ import (
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/suppress"
+	"github.com/sluicemail/sluice/internal/verdict"
 	"github.com/sluicemail/sluice/templates"
 	"github.com/sluicemail/sluice/throttle"
 	"github.com/sluicemail/sluice/worker"
@@ -92,15 +94,20 @@ func runWorker(ctx context.Context, c childConfig, ready func()) error {
 	}
 	limits := throttle.Limits{Open: c.Connections, New: []throttle.Window{{N: 10_000, Per: time.Minute}},
 		Messages: []throttle.Window{{N: 1_000_000, Per: time.Second}}}
+	rules, err := verdict.Default()
+	if err != nil {
+		return err
+	}
 	ready()
 	return worker.Run(ctx, context.WithoutCancel(ctx), worker.Config{
 		Queue: q, Log: log,
-		Budget: func(owner string) (*throttle.Budget, error) {
-			return throttle.NewRedis(rdb, throttle.Params{Prefix: "sluice", Account: "bench", Owner: owner, Limits: limits, Log: log})
+		Budget: func(owner string, login func(string) string) (*throttle.Budget, error) {
+			return throttle.NewRedis(rdb, throttle.Params{Prefix: "sluice", Account: "bench", Owner: owner, Limits: limits, Login: login, Log: log})
 		},
+		Suppress: suppress.New(rdb, "sluice"),
 		Streams: map[mail.Stream]worker.Stream{mail.Normal: {
 			Dial: dial, Max: c.Connections, Warm: c.Connections, Resend: true,
-			Retry: worker.Retry{First: time.Second, Most: time.Minute},
+			Retry: worker.Retry{First: time.Second, Most: time.Minute}, Verdicts: rules, Login: "bench",
 		}},
 	})
 }
@@ -108,6 +115,7 @@ func runWorker(ctx context.Context, c childConfig, ready func()) error {
 // constant is a Source that gives one and the same message for ever.
 type constant struct{ m smtp.Message }
 
+func (s *constant) Waiting() bool                                      { return true }
 func (s *constant) TryNext() (smtp.Transaction, smtp.Supply)           { return s, smtp.Ready }
 func (s *constant) Next(ctx context.Context) (smtp.Transaction, error) { return s, ctx.Err() }
 func (s *constant) Message() smtp.Message                              { return s.m }

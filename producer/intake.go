@@ -41,6 +41,7 @@ type intake struct {
 	render  bool // render every row, to find what only rendering finds
 	result  *Result
 
+	gate    *gate // nil where there is nobody to hold back
 	seen    list.Seen
 	block   *queue.Block
 	door    *queue.Block
@@ -92,6 +93,12 @@ func (in *intake) run(want string) error {
 	err = in.read(rd, parcels)
 	close(parcels)
 	wg.Wait()
+	if in.gate != nil {
+		if err != nil {
+			cancel(err)
+		}
+		in.gate.asking.Wait()
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -116,14 +123,16 @@ func (in *intake) read(rd *list.Reader, out chan<- parcel) error {
 		var bad *list.RowError
 		switch {
 		case errors.Is(err, io.EOF):
-			in.ship(out)
-			return nil
+			return in.ship(out)
 		case errors.As(err, &bad):
-			in.refuse(out, Fault{bad.Line, bad.Address, mail.Invalid, bad.Reason})
+			err = in.refused(out, Fault{bad.Line, bad.Address, mail.Invalid, bad.Reason})
 		case err != nil:
 			return inputOr(err)
 		default:
-			in.row(out, row)
+			err = in.row(out, row)
+		}
+		if err != nil {
+			return err
 		}
 		door.Recipients++
 		if door.Recipients%progressEvery == 0 {
@@ -138,28 +147,56 @@ func (in *intake) read(rd *list.Reader, out chan<- parcel) error {
 }
 
 // row judges one well-formed row.
-func (in *intake) row(out chan<- parcel, row list.Row) {
+func (in *intake) row(out chan<- parcel, row list.Row) error {
 	if !in.seen.Add(row.Address) {
-		in.refuse(out, Fault{row.Line, row.Address.String(), mail.Duplicate, "the address stands in an earlier row"})
-		return
+		return in.refused(out, Fault{row.Line, row.Address.String(), mail.Duplicate, "the address stands in an earlier row"})
 	}
 	if err := in.check(row); err != nil {
-		in.refuse(out, Fault{row.Line, row.Address.String(), mail.Invalid, err.Error()})
-		return
+		return in.refused(out, Fault{row.Line, row.Address.String(), mail.Invalid, err.Error()})
 	}
+	if in.gate == nil {
+		in.keep(out, row.Line, row.Address.String(), row.Values)
+		return nil
+	}
+	if !in.gate.add(row) {
+		return nil
+	}
+	in.gate.ask(in.ctx)
+	return in.pass(out, asks)
+}
+
+// refused takes a row that is not to be sent to, in its turn.
+func (in *intake) refused(out chan<- parcel, f Fault) error {
+	if in.gate == nil {
+		in.refuse(out, f)
+		return nil
+	}
+	if !in.gate.refuse(f) {
+		return nil
+	}
+	in.gate.ask(in.ctx)
+	return in.pass(out, asks)
+}
+
+// keep puts a recipient into the block being filled.
+func (in *intake) keep(out chan<- parcel, line int, email string, values []string) {
 	if in.block == nil {
-		in.block = newBlock(len(row.Values))
+		in.block = newBlock(len(values))
 	}
 	b := in.block
-	b.Lines = append(b.Lines, row.Line)
-	b.Emails = append(b.Emails, row.Address.String())
-	for i, v := range row.Values {
-		b.Values[i] = append(b.Values[i], v)
-	}
+	appendRow(b, line, email, values)
 	if b.Len() == BlockSize {
 		out <- parcel{in.blocks, b, false}
 		in.blocks++
 		in.block = nil
+	}
+}
+
+func appendRow(b *queue.Block, line int, email string, values []string) {
+	b.Lines = append(b.Lines, line)
+	b.Emails = append(b.Emails, email)
+	for i, v := range values {
+		b.Values[i] = append(b.Values[i], v)
 	}
 }
 
@@ -188,10 +225,13 @@ func (in *intake) refuse(out chan<- parcel, f Fault) {
 	switch f.Outcome {
 	case mail.Duplicate:
 		in.result.Door.Duplicate++
+	case mail.Suppressed:
+		in.result.Door.Suppressed++
 	default:
 		in.result.Door.Invalid++
 	}
-	if len(in.result.Faults) < maxFaults {
+	// Suppressed rows are no faults of the list: they must not crowd those out.
+	if len(in.result.Faults) < maxFaults && (f.Outcome != mail.Suppressed || in.result.Door.Suppressed <= maxSuppressed) {
 		in.result.Faults = append(in.result.Faults, f)
 	}
 	if in.door == nil {
@@ -210,7 +250,13 @@ func (in *intake) refuse(out chan<- parcel, f Fault) {
 }
 
 // ship sends off what is left at the end of the list.
-func (in *intake) ship(out chan<- parcel) {
+func (in *intake) ship(out chan<- parcel) error {
+	if in.gate != nil {
+		in.gate.ask(in.ctx)
+		if err := in.pass(out, 0); err != nil {
+			return err
+		}
+	}
 	if in.block != nil {
 		out <- parcel{in.blocks, in.block, false}
 		in.blocks++
@@ -219,6 +265,7 @@ func (in *intake) ship(out chan<- parcel) {
 		out <- parcel{in.doors, in.door, true}
 		in.doors++
 	}
+	return nil
 }
 
 // oneLine makes what a bad row held fit for the report.

@@ -2,6 +2,7 @@ package producer
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -34,6 +35,8 @@ type Request struct {
 	List     List
 	Encoding string         // of the list, by one of list.Encodings; "" = detected
 	Start    time.Time      // not before; zero = at once
+	Suppress Suppression    // who gets no mail; nil = nobody is left out
+	Canary   queue.Canary   // how many are sent to first; zero = all of them
 	Progress func(rows int) // called now and then while the list is read; may be nil
 }
 
@@ -63,8 +66,12 @@ type Fault struct {
 	Reason  string
 }
 
-// maxFaults bounds Result.Faults; the report has them all.
-const maxFaults = 20
+// maxFaults bounds Result.Faults, and maxSuppressed those of them that are merely on the
+// suppression list; the report has them all.
+const (
+	maxFaults     = 20
+	maxSuppressed = 5
+)
 
 // ErrListChanged is returned when the list was changed while it was being read.
 var ErrListChanged = errors.New("the list changed while it was being read; send it again")
@@ -82,11 +89,14 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pin template: %w", err)
 	}
-	digest := sha256.Sum256(append([]byte(string(r.Stream)+"\x00"+sum+"\x00"), pin...))
-	st, err := q.Stage(ctx, queue.Campaign{
+	gate, err := r.gate(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	st, err := stage(ctx, q, queue.Campaign{
 		Name: r.Name, Key: r.Key, Stream: r.Stream, Relay: r.Relay, From: r.Options.From.Address.String(),
-		Template: r.Template.Name() + "@" + r.Template.Version(), Digest: hex.EncodeToString(digest[:]),
-		Start: r.Start, Size: BlockSize,
+		Template: r.Template.Name() + "@" + r.Template.Version(), Digest: stagedDigest(sendDigest(r.Stream, sum, pin), gate != nil),
+		Start: r.Start, Size: BlockSize, Canary: r.Canary,
 	}, pin)
 	if err != nil {
 		if errors.Is(err, queue.ErrConflict) {
@@ -99,7 +109,7 @@ func Send(ctx context.Context, q *queue.Queue, r Request) (*Result, error) {
 		res.Door = st.Campaign().Counts
 		return res, nil
 	}
-	in := &intake{ctx: ctx, request: r, program: p, store: st, result: res}
+	in := &intake{ctx: ctx, request: r, program: p, store: st, result: res, gate: gate}
 	if err := in.run(sum); err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
@@ -115,8 +125,58 @@ func Check(ctx context.Context, r Request) (*Result, error) {
 		return nil, err
 	}
 	res := &Result{Warnings: p.Warnings(), Campaign: &queue.Campaign{Name: r.Name, Key: r.Key, Stream: r.Stream}}
-	in := &intake{ctx: ctx, request: r, program: p, store: dry{}, render: true, result: res}
+	gate, err := r.gate(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	in := &intake{ctx: ctx, request: r, program: p, store: dry{}, render: true, result: res, gate: gate}
 	return res, in.run(sum)
+}
+
+// gate is what asks the suppression list, nil where nobody is on it.
+func (r *Request) gate(ctx context.Context, p *templates.Program) (*gate, error) {
+	if r.Suppress == nil {
+		return nil, nil
+	}
+	empty, err := r.Suppress.Empty(ctx)
+	if err != nil || empty {
+		return nil, err
+	}
+	return &gate{list: r.Suppress, stream: r.Stream, columns: len(p.Columns())}, nil
+}
+
+// stagedDigest is the digest of what is sent and, where the suppression list may leave
+// somebody out, a word of this producer's own behind it: what two producers of the same
+// send cut out of a list that changes meanwhile may differ, and must not be mixed in one
+// campaign. The one that begins later goes on, the other is refused.
+func stagedDigest(digest string, gated bool) string {
+	if gated {
+		digest += ownMark + rand.Text()
+	}
+	return digest
+}
+
+// ownMark stands between the digest of a send and the producer's own word.
+const ownMark = "+"
+
+// stage begins to store a campaign. One that was committed before by another producer
+// of the same send is the same campaign.
+func stage(ctx context.Context, q *queue.Queue, c queue.Campaign, pin []byte) (*queue.Staging, error) {
+	st, err := q.Stage(ctx, c, pin)
+	if !errors.Is(err, queue.ErrConflict) {
+		return st, err
+	}
+	old, ferr := q.Find(ctx, queue.CampaignID(c.Key))
+	if ferr != nil || !old.Open {
+		return nil, err
+	}
+	was, _, _ := strings.Cut(old.Digest, ownMark)
+	is, _, _ := strings.Cut(c.Digest, ownMark)
+	if was != is {
+		return nil, err
+	}
+	c.Digest = old.Digest
+	return q.Stage(ctx, c, pin)
 }
 
 // prepare reads the list for the first time, compiles the template for its columns

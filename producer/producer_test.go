@@ -32,7 +32,7 @@ func newQueue(t *testing.T) (*queue.Queue, *miniredis.Miniredis) {
 
 const source = `{{define "subject"}}Hello {{.name}}{{end}}{{define "html"}}<p>{{.name}}</p>{{end}}`
 
-func request(t *testing.T, lists ...string) Request {
+func request(t testing.TB, lists ...string) Request {
 	t.Helper()
 	tmpl, err := templates.Parse("hello", source)
 	if err != nil {

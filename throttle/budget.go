@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,11 +18,16 @@ import (
 
 // Params say whose budget it is and who spends it.
 type Params struct {
-	Prefix  string // of every key
-	Account string // the account at the relay; its keys share the hash tag {b:Account}
-	Owner   string // this incarnation of this process; never used twice
-	Limits  Limits
-	Log     *slog.Logger // nil: silent
+	Prefix   string // of every key
+	Account  string // the account at the relay; its keys share the hash tag {b:Account}
+	Owner    string // this incarnation of this process; never used twice
+	Limits   Limits
+	Adaptive Adaptive
+	// Login tells a fingerprint of the credentials that a stream logs in with, as
+	// they are now; it is shown, so the secret must not follow from it. It is asked
+	// before each dial. Nil: no breaker; what comes of dials is not kept.
+	Login func(stream string) string
+	Log   *slog.Logger // nil: silent
 }
 
 // Budget is one process's access to its fleet's limits. All methods may be
@@ -35,37 +41,45 @@ type Budget struct {
 	opening *plan         // limits of open connections, for renewals
 	stats   counts
 	outage  outage
+	watch   *watch
 	running atomic.Bool
-	added   chan struct{} // poked when a stream was first used
-	given   chan struct{} // poked when a lease was given back
+	added   chan struct{}                   // poked when a class or stream was first used
+	given   chan struct{}                   // poked when a lease was given back or a dial settled
+	capped  atomic.Pointer[map[string]bool] // groups with a learned rate; replaced, never changed
 
 	mu       sync.Mutex // guards what follows
-	streams  map[string]*stream
+	supplies map[Class]*supply
+	lines    map[string]*dials // by stream
 	leases   map[string]*Lease // held, by name
 	back     []string          // names of leases to give back
+	reports  []report          // of dials, not told to the store yet
 	recent   []begun           // grants of the last minute, oldest first
 	attempts int               // numbers the leases
 }
 
-// timing is how long leases of connections live. Tests shorten it.
+// timing is how long leases of connections live, and how long a relay that does
+// not answer is left alone. Tests shorten it.
 type timing struct {
 	lapse time.Duration // from the renewal, on the store's clock
 	lost  time.Duration // from before the renewal was asked for, on our own
 	renew time.Duration
+	dial  time.Duration // a dial that is not renewed counts as under way for so long
+	first time.Duration // pause before the first probe; each following one is doubled,
+	most  time.Duration // up to here
 }
 
-// stream is what one stream has leased and who waits for more.
-type stream struct {
-	messages, connects *plan
-	stock              *stock
-	dials              *dials
+func newTiming() timing {
+	return timing{
+		lapse: time.Minute, lost: 7 * time.Second, renew: time.Second,
+		dial: 10 * time.Second, first: time.Second, most: time.Minute,
+	}
 }
 
 // begun is a grant that a store which loses its newest data may forget.
 type begun struct {
 	at   time.Time
 	n    int
-	dial bool
+	plan *plan
 }
 
 // NewRedis returns the budget of a fleet that meets in Redis. The client should
@@ -84,7 +98,7 @@ func NewRedis(c redis.UniversalClient, p Params) (*Budget, error) {
 func NewMemory(m *Memory, p Params) (*Budget, error) { return newBudget(m, p) }
 
 func newBudget(s store, p Params) (*Budget, error) {
-	if err := p.Limits.Validate(); err != nil {
+	if err := errors.Join(p.Limits.Validate(), p.Adaptive.Validate()); err != nil {
 		return nil, err
 	}
 	if err := checkName("budget owner", p.Owner); err != nil {
@@ -94,18 +108,22 @@ func newBudget(s store, p Params) (*Budget, error) {
 		store:   s,
 		p:       p,
 		log:     p.Log,
-		timing:  timing{lapse: 10 * time.Second, lost: 7 * time.Second, renew: time.Second},
+		timing:  newTiming(),
 		opening: p.Limits.connectPlan(""),
 		added:   make(chan struct{}, 1),
 		given:   make(chan struct{}, 1),
-		streams: map[string]*stream{},
 		leases:  map[string]*Lease{},
+
+		supplies: map[Class]*supply{},
+		lines:    map[string]*dials{},
 	}
+	b.watch = newWatch(p)
+	b.capped.Store(&map[string]bool{})
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.outage.log = b.log
-	b.ceiling = newCeiling(p.Limits.messagePlan(""))
+	b.ceiling = newCeiling(p.Limits.messagePlan(Class{}))
 	return b, nil
 }
 
@@ -124,34 +142,56 @@ func newCeiling(p *plan) *rate.Limiter {
 	return ceiling
 }
 
-// TryMessage tells whether one message of the stream may begin now, and counts
+// TryMessage tells whether one message of the class may begin now, and counts
 // it. It never blocks and never calls Redis: it spends what Run has leased, and
 // a refusal makes Run lease more. The message must begin at once.
-func (b *Budget) TryMessage(stream string) bool {
+func (b *Budget) TryMessage(c Class) bool {
 	now := time.Now()
-	s := b.stream(stream).stock
+	s := b.supply(c).stock
 	t, ok := s.try(now)
 	return ok && b.begin(s, t, now)
 }
 
-// Message waits until one message of the stream may begin, and counts it. The
-// only error is that ctx has ended.
-func (b *Budget) Message(ctx context.Context, stream string) error {
-	s := b.stream(stream).stock
+// Message waits until one message of one of the classes may begin, counts it and
+// returns which class it is. The only error is that ctx has ended; without a
+// class it waits for that.
+func (b *Budget) Message(ctx context.Context, classes ...Class) (Class, error) {
+	stocks, named := b.stocks(classes)
 	for {
-		t, err := s.wait(ctx)
+		t, err := waitAny(ctx, stocks)
 		if err != nil {
-			return fmt.Errorf("wait for message budget: %w", err)
+			return Class{}, fmt.Errorf("wait for message budget: %w", err)
 		}
-		now, err := sleepUntil(ctx, t.from)
+		now, err := sleepUntil(ctx, t.token.from)
 		if err != nil {
-			s.restore(t)
-			return fmt.Errorf("wait for message budget: %w", err)
+			t.from.restore(t.token)
+			return Class{}, fmt.Errorf("wait for message budget: %w", err)
 		}
-		if b.begin(s, t, now) {
-			return nil
+		if b.begin(t.from, t.token, now) {
+			return named[slices.Index(stocks, t.from)], nil
 		}
 	}
+}
+
+// stocks returns the stocks of classes, each once, and the first of the classes
+// that comes out of each.
+func (b *Budget) stocks(classes []Class) (stocks []*stock, named []Class) {
+	for _, c := range classes {
+		if s := b.supply(c).stock; !slices.Contains(stocks, s) {
+			stocks, named = append(stocks, s), append(named, c)
+		}
+	}
+	return stocks, named
+}
+
+// Wait tells how long it takes at least, as far as is known, until the class has
+// budget again; 0 stands for less than a second. Somebody must have asked for a
+// message of it shortly before.
+func (b *Budget) Wait(c Class) time.Duration {
+	if d := b.supply(c).stock.dryFor(time.Now()); d >= time.Second {
+		return d
+	}
+	return 0
 }
 
 // begin spends a token, unless it has lapsed while its owner slept or the
@@ -170,80 +210,6 @@ func (b *Budget) begin(s *stock, t token, now time.Time) bool {
 	return true
 }
 
-// stream returns the stream's stock, making it on first use.
-func (b *Budget) stream(name string) *stream {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.streams[name]
-	if s == nil {
-		messages := b.p.Limits.messagePlan(name)
-		s = &stream{
-			messages: messages,
-			connects: b.p.Limits.connectPlan(name),
-			stock:    newStock(messages.chunk(), messages.returns()),
-			dials:    newDials(),
-		}
-		b.streams[name] = s
-		poke(b.added)
-	}
-	return s
-}
-
-// AssumeFull tells the store what it may have forgotten, for the case that it
-// came back with older data: windows of new connections up to a minute count as
-// used up, so none is opened for that long; longer windows are charged what
-// this process was granted in the last minute; no slot is taken before all that
-// were given out have passed. Every process that outlived the store calls it.
-func (b *Budget) AssumeFull(ctx context.Context) error {
-	messages, dials := b.lastMinute(time.Now())
-	var timelines []string
-	plan := b.p.Limits.messagePlan("")
-	for _, s := range plan.slots {
-		timelines = append(timelines, s.name)
-	}
-	var cs []charge
-	for _, bd := range plan.bounds {
-		cs = append(cs, charge{counter: plan.counters[bd.counter], n: messages})
-	}
-	for _, bd := range b.opening.bounds {
-		c := charge{counter: b.opening.counters[bd.counter], n: dials}
-		if c.grain*buckets <= micros(time.Minute) {
-			c.n, c.fill = bd.n, true
-		}
-		cs = append(cs, c)
-	}
-	if err := b.call(func() error { return b.store.charge(ctx, timelines, cs) }); err != nil {
-		return fmt.Errorf("mark budget as used: %w", err)
-	}
-	return nil
-}
-
-// remember keeps a grant for a minute.
-func (b *Budget) remember(g begun) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	old := 0
-	for old < len(b.recent) && g.at.Sub(b.recent[old].at) > time.Minute {
-		old++
-	}
-	b.recent = append(b.recent[old:], g)
-}
-
-func (b *Budget) lastMinute(now time.Time) (messages, dials int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, g := range b.recent {
-		switch {
-		case now.Sub(g.at) > time.Minute:
-		case g.dial:
-			dials += g.n
-		default:
-			messages += g.n
-		}
-	}
-	return messages, dials
-}
-
 // ReleaseOwner gives back the connection leases of another owner that is known
 // to be dead, and returns how many there were.
 func (b *Budget) ReleaseOwner(ctx context.Context, owner string) (n int, err error) {
@@ -258,6 +224,27 @@ func (b *Budget) ReleaseOwner(ctx context.Context, owner string) (n int, err err
 		return 0, fmt.Errorf("release leases of %s: %w", owner, err)
 	}
 	return n, nil
+}
+
+// Reset forgets what was learned of the relay, for the whole fleet: breakers,
+// refused logins, learned limits.
+func (b *Budget) Reset(ctx context.Context) error {
+	if err := b.call(func() error { return b.store.reset(ctx) }); err != nil {
+		return fmt.Errorf("reset budget: %w", err)
+	}
+	return nil
+}
+
+// Forgive lets the credentials that the stream uses now be tried again, should they
+// have been refused: the operator says that they are right.
+func (b *Budget) Forgive(ctx context.Context, stream string) error {
+	if b.p.Login == nil {
+		return nil
+	}
+	if err := b.call(func() error { return b.store.forgive(ctx, stream, b.p.Login(stream)) }); err != nil {
+		return fmt.Errorf("forgive refused login: %w", err)
+	}
+	return nil
 }
 
 // call runs one call to the store and keeps count of it and of outages.

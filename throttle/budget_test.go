@@ -16,16 +16,16 @@ type generous struct {
 	takes time.Duration // how long a call takes
 }
 
-func (g *generous) messages(ctx context.Context, _ *plan, n int, _ []unused) (grant, error) {
+func (g *generous) messages(ctx context.Context, p *plan, n int, _ []unused) (grant, error) {
 	g.mu.Lock()
 	g.calls++
 	g.mu.Unlock()
 	nap(ctx, g.takes)
-	return grant{n: n, now: time.Now().UnixMicro()}, nil
+	return grant{n: n, every: int64(1000 * p.every()), now: time.Now().UnixMicro()}, nil
 }
 
-func (g *generous) connect(ctx context.Context, p *plan, lease string, lapse time.Duration) (grant, error) {
-	gr, err := g.Memory.connect(ctx, p, lease, lapse)
+func (g *generous) connect(ctx context.Context, p *plan, d dial) (grant, error) {
+	gr, err := g.Memory.connect(ctx, p, d)
 	nap(ctx, g.takes)
 	return gr, err
 }
@@ -64,18 +64,18 @@ func TestTryMessage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.TryMessage("ad") || g.calls != 0 {
+		if b.TryMessage(Class{Stream: "ad"}) || g.calls != 0 {
 			t.Fatalf("granted without Run, after %d calls", g.calls)
 		}
 		run(t, b)
 		synctest.Wait() // one is leased for the one that asked
-		if !b.TryMessage("ad") {
+		if !b.TryMessage(Class{Stream: "ad"}) {
 			t.Error("refused what was leased")
 		}
-		b.TryMessage("ad")
+		b.TryMessage(Class{Stream: "ad"})
 		synctest.Wait()
 		nap(t.Context(), life+time.Millisecond)
-		if b.TryMessage("ad") {
+		if b.TryMessage(Class{Stream: "ad"}) {
 			t.Error("a token was good for longer than its life")
 		}
 	})
@@ -89,7 +89,7 @@ func TestSlowStore(t *testing.T) {
 		b := onGenerous(t, g, Limits{Open: 3, New: []Window{{100, sec}}})
 		ctx, cancel := context.WithTimeout(t.Context(), sec)
 		defer cancel()
-		if b.Message(ctx, "ad") == nil {
+		if message(ctx, b, "ad") == nil {
 			t.Error("a message was begun on a stale grant")
 		}
 		// A connection may be a little older: it is not kept in stock.
@@ -119,7 +119,7 @@ func TestTokens(t *testing.T) {
 	before := epoch()
 	after := before.Add(10 * time.Millisecond)
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
-	got := tokens(grant{n: 3, delay: -5000, now: 7}, 10_000, before, after)
+	got := tokens(grant{n: 3, delay: -5000, every: 10_000_000, now: 7}, before, after)
 	for i, want := range []time.Duration{0, ms(5), ms(15)} { // a slot that is past begins now
 		if !got[i].from.Equal(after.Add(want)) || !got[i].until.Equal(before.Add(want+life)) {
 			t.Errorf("token %d: from %v until %v, want %v and %v", i,
@@ -136,7 +136,7 @@ func TestOverslept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := b.stream("ad").stock
+	s := b.supply(Class{Stream: "ad"}).stock
 	now := time.Now()
 	if !b.begin(s, token{until: now}, now) {
 		t.Error("refused at the last moment")
@@ -178,20 +178,20 @@ func TestServedWhileGivingUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := b.stream("ad")
+	s, line := b.supply(Class{Stream: "ad"}), b.line("ad")
 	var taken, given, opened, released int
 	for range 64 {
 		ctx := &sameMoment{Context: t.Context(), happens: func() {
 			s.stock.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(hour)}})
 		}}
-		if b.Message(ctx, "ad") == nil {
+		if message(ctx, b, "ad") == nil {
 			taken++
 		}
-		for b.TryMessage("ad") {
+		for b.TryMessage(Class{Stream: "ad"}) {
 			given++
 		}
 		l := &Lease{b: b, name: "ad:o:1", timer: time.NewTimer(hour)}
-		ctx = &sameMoment{Context: t.Context(), happens: func() { s.dials.serve(l) }}
+		ctx = &sameMoment{Context: t.Context(), happens: func() { line.serve(l) }}
 		if _, err := b.Connect(ctx, "ad"); err == nil {
 			opened++
 			l.Release()
@@ -220,7 +220,7 @@ func TestMessagesInTurn(t *testing.T) {
 				if i == 1 {
 					c = ctx
 				}
-				if _, err := s.wait(c); err == nil {
+				if _, err := waitAny(c, []*stock{s}); err == nil {
 					served <- i
 				}
 			}()
@@ -265,9 +265,9 @@ type unanswered struct {
 	end chan struct{}
 }
 
-func (u *unanswered) renew(context.Context, *plan, []string, time.Duration) ([]bool, error) {
+func (u *unanswered) renew(context.Context, *plan, renewal) (renewed, error) {
 	<-u.end
-	return nil, errNoAnswer
+	return renewed{}, errNoAnswer
 }
 
 // A lease is lost on time although no renewal returns.
@@ -286,6 +286,16 @@ func TestLostWithoutTheStore(t *testing.T) {
 		<-l.Lost()
 		if after := time.Since(got); after > b.timing.lost || b.timing.lost+3*sec > b.timing.lapse {
 			t.Errorf("lost after %v, lapse after %v", after, b.timing.lapse)
+		}
+		// Whoever does not close it is frozen, and keeps it for a minute.
+		for _, at := range []struct {
+			age  time.Duration
+			open int
+		}{{59 * sec, 1}, {61 * sec, 0}} {
+			nap(t.Context(), time.Until(got.Add(at.age)))
+			if u, err := h.usage(t.Context(), nil); err != nil || len(u.leases) != at.open {
+				t.Errorf("%d leases after %v (%v), want %d", len(u.leases), at.age, err, at.open)
+			}
 		}
 		l.Release()
 	})

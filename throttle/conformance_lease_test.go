@@ -117,7 +117,7 @@ func testLapse(t *testing.T, b backend) {
 	f := newFleet(t, b, Limits{Open: 1})
 	dead := f.idle() // never renews
 	start := time.Now()
-	if g, err := dead.store.connect(t.Context(), dead.opening, "ad:dead:1", lapse); err != nil || g.n != 1 {
+	if g, err := dead.store.connect(t.Context(), dead.opening, dial{lease: "ad:dead:1", lapse: lapse}); err != nil || g.n != 1 {
 		t.Fatal(g, err)
 	}
 	b1, _ := f.budget()
@@ -131,7 +131,7 @@ func testReleaseOwner(t *testing.T, b backend) {
 	f := newFleet(t, b, Limits{Open: 3})
 	b1, _ := f.budget()
 	for _, name := range []string{"ad:dead:1", "auth:dead:2", "ad:alive:1"} {
-		if g, err := b1.store.connect(t.Context(), b1.opening, name, hour); err != nil || g.n != 1 {
+		if g, err := b1.store.connect(t.Context(), b1.opening, dial{lease: name, lapse: hour}); err != nil || g.n != 1 {
 			t.Fatal(g, err)
 		}
 	}
@@ -157,7 +157,7 @@ func testForgottenLease(t *testing.T, b backend) {
 	if err := b2.store.release(t.Context(), []string{l1.name, l2.name}); err != nil {
 		t.Fatal(err)
 	}
-	if g, err := b2.store.connect(t.Context(), b2.opening, "ad:owner2:1", hour); err != nil || g.n != 1 {
+	if g, err := b2.store.connect(t.Context(), b2.opening, dial{lease: "ad:owner2:1", lapse: hour}); err != nil || g.n != 1 {
 		t.Fatal(g, err)
 	}
 	b1.renew(t.Context())

@@ -33,7 +33,17 @@ func TestConformance(t *testing.T) {
 		{"a forgotten lease is taken again if there is room", testForgottenLease},
 		{"leases come back at the end", testEnd},
 		{"assume full", testAssumeFull},
+		{"assume full, by class", testAssumeClasses},
 		{"usage", testUsage},
+		{"limits of a stream", testStreamLimit},
+		{"limits of a group", testGroupLimit},
+		{"warm-up", testWarmUp},
+		{"learned rate", testLearnedRate},
+		{"learned number of connections", testLearnedOpen},
+		{"two dials at once", testUngreeted},
+		{"a dead dialler's dials lapse", testDeadDialler},
+		{"relay down", testRelayDown},
+		{"login refused", testLoginRefused},
 	}
 	for _, b := range backends() {
 		t.Run(b.name, func(t *testing.T) {
@@ -52,7 +62,7 @@ func drain(ctx context.Context, t *testing.T, bs []*Budget, stream string, each 
 	for _, b := range bs {
 		for range each {
 			wg.Go(func() {
-				for b.TryMessage(stream) || b.Message(ctx, stream) == nil {
+				for b.TryMessage(Class{Stream: stream}) || message(ctx, b, stream) == nil {
 					r.add(time.Now())
 					if ctx.Err() != nil {
 						return
@@ -72,7 +82,7 @@ func testMessageWindow(t *testing.T, b backend) {
 		b, _ := f.budget()
 		bs = append(bs, b)
 	}
-	if err := bs[0].Message(within(t), "ad"); err != nil {
+	if err := message(within(t), bs[0], "ad"); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
@@ -84,14 +94,14 @@ func testMessageWindow(t *testing.T, b backend) {
 func spend(t *testing.T, b *Budget, stream string, n int) {
 	t.Helper()
 	for i := range n {
-		if err := b.Message(within(t), stream); err != nil {
+		if err := message(within(t), b, stream); err != nil {
 			t.Fatalf("message %d of %d: %v", i+1, n, err)
 		}
 	}
 	// Longer than it takes to give back what lapsed and to lease it again.
 	ctx, cancel := context.WithTimeout(t.Context(), 3*longestGap)
 	defer cancel()
-	if b.Message(ctx, stream) == nil {
+	if message(ctx, b, stream) == nil {
 		t.Errorf("%s began more than %d messages", stream, n)
 	}
 }
@@ -112,7 +122,7 @@ func testGiveBackAtEnd(t *testing.T, b backend) {
 	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{40, 2 * hour}}})
 	b1, stop := f.budget()
 	for range 10 { // fast enough to lease ahead
-		if err := b1.Message(within(t), "ad"); err != nil {
+		if err := message(within(t), b1, "ad"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,7 +134,7 @@ func testGiveBackAtEnd(t *testing.T, b backend) {
 func testGiveBackLapsed(t *testing.T, b backend) {
 	f := newFleet(t, b, Limits{Open: 1, Messages: []Window{{40, 2 * hour}}})
 	b1, _ := f.budget()
-	b1.TryMessage("ad") // has one leased, and does not come back for it
+	b1.TryMessage(Class{Stream: "ad"}) // has one leased, and does not come back for it
 	eventually(t, "the token lapses", func() bool { return b1.Stats().Lapsed > 0 })
 	b2, _ := f.budget()
 	eventually(t, "the message is given back", func() bool {
@@ -144,14 +154,14 @@ func testCancelled(t *testing.T, b backend) {
 		if _, err := b1.Connect(ended, "ad"); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
-		if err := b1.Message(ended, "ad"); !errors.Is(err, context.Canceled) {
+		if err := message(ended, b1, "ad"); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 	}
 	// Some are served in the moment in which they give up.
 	for i := range 40 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
-		_ = b1.Message(ctx, "ad")
+		_ = message(ctx, b1, "ad")
 		cancel()
 	}
 	refused(t, b1, "ad")
@@ -168,7 +178,7 @@ func testAssumeFull(t *testing.T, b backend) {
 	b1, _ := f.budget()
 	connect(t, b1, "ad").Release()
 	for range 10 {
-		if err := b1.Message(within(t), "ad"); err != nil {
+		if err := message(within(t), b1, "ad"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +201,7 @@ func testAssumeFull(t *testing.T, b backend) {
 		t.Errorf("messages used %d, want %d", got, want)
 	}
 	refused(t, b1, "ad")
-	if err := b1.Message(within(t), "ad"); err != nil { // timelines go on
+	if err := message(within(t), b1, "ad"); err != nil { // timelines go on
 		t.Fatal(err)
 	}
 }
@@ -206,7 +216,7 @@ func testUsage(t *testing.T, b backend) {
 	connect(t, b1, "ad")
 	connect(t, b2, "ad").Release()
 	for range 3 {
-		if err := b2.Message(within(t), "auth"); err != nil {
+		if err := message(within(t), b2, "auth"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,12 +228,12 @@ func testUsage(t *testing.T, b backend) {
 	})
 	want := Usage{
 		Messages: []Use{
-			{"", l.Messages[0], 3, 197},
-			{"", l.Messages[1], 3, 499_997},
-			{"auth", l.Streams["auth"].Reserve[0], 3, 17},
-			{"auth", l.Streams["auth"].Reserve[1], 3, 19_997},
+			{"limits.messages", "", l.Messages[0], 3, 197},
+			{"limits.messages", "", l.Messages[1], 3, 499_997},
+			{"streams.auth.reserve", "auth", l.Streams["auth"].Reserve[0], 3, 17},
+			{"streams.auth.reserve", "auth", l.Streams["auth"].Reserve[1], 3, 19_997},
 		},
-		Connections: []Use{{"", l.New[0], 4, 56}},
+		Connections: []Use{{"limits.connections.new", "", l.New[0], 4, 56}},
 		Open:        3, OpenLimit: 10,
 		Holders: []Holder{{Owner: "owner1", Stream: "ad", Connections: 2}, {Owner: "owner1", Stream: "auth", Connections: 1}},
 	}
@@ -240,4 +250,39 @@ func testUsage(t *testing.T, b backend) {
 			t.Errorf("%v lapses in %v", h, h.Lapse)
 		}
 	}
+}
+
+func testAssumeClasses(t *testing.T, b backend) {
+	f := newFleet(t, b, Limits{
+		Open: 9, Groups: map[string][]Window{"naver": {{500, sec}, {100, 2 * hour}}},
+		Streams: map[string]Share{"ad": {New: []Window{{3, time.Minute}}}},
+	})
+	b1, _ := f.budget()
+	for range 10 {
+		if _, err := b1.Message(within(t), naver); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b1.Message(within(t), google); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was leased ahead is given back", func() bool {
+		u, err := b1.Usage(t.Context())
+		return err == nil && u.Messages[1].Used == 10
+	})
+	of := 0
+	for _, g := range b1.recent {
+		if g.plan.group != "" {
+			of += g.n
+		}
+	}
+	if err := b1.AssumeFull(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u, err := b1.Usage(t.Context())
+	if err != nil || u.Messages[1].Used != 10+of {
+		t.Errorf("used %d of the group (%v), want %d", u.Messages[1].Used, err, 10+of)
+	}
+	refused(t, b1, "ad")
+	connect(t, b1, "normal")
 }

@@ -1,6 +1,7 @@
 package throttle
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ func TestMemoryIsRedis(t *testing.T) {
 		mem := clockedMemory()
 		l := drawLimits(rt)
 		var last grant
+		leases := []string{"ad:o1:none"}
 		rt.Repeat(map[string]func(*rapid.T){
 			"advance": func(rt *rapid.T) {
 				d := time.Duration(rapid.Int64Range(-1000, 200_000).Draw(rt, "µs")) * time.Microsecond
@@ -31,7 +33,7 @@ func TestMemoryIsRedis(t *testing.T) {
 				mem.advance(d)
 			},
 			"messages": func(rt *rapid.T) {
-				p := l.messagePlan(drawStream(rt))
+				p := l.messagePlan(drawClass(rt))
 				n := rapid.IntRange(0, 40).Draw(rt, "n")
 				var back []unused
 				if rapid.Bool().Draw(rt, "back") {
@@ -40,15 +42,32 @@ func TestMemoryIsRedis(t *testing.T) {
 				last = same(rt, c, mem, func(s store) (grant, error) { return s.messages(t.Context(), p, n, back) })
 			},
 			"connect": func(rt *rapid.T) {
-				p, name := l.connectPlan(drawStream(rt)), drawLease(rt)
-				same(rt, c, mem, func(s store) (grant, error) { return s.connect(t.Context(), p, name, sec) })
+				stream := drawStream(rt)
+				p, name := l.connectPlan(stream), fmt.Sprintf("%s:o%d:%d", stream, rapid.IntRange(1, 2).Draw(rt, "owner"), len(leases))
+				leases = append(leases, name)
+				d := dial{lease: name, lapse: sec, dialing: sec / 2, login: drawLogin(rt), most: rapid.SampledFrom([]int{0, 2, 2}).Draw(rt, "most")}
+				same(rt, c, mem, func(s store) (grant, error) { return s.connect(t.Context(), p, d) })
 			},
 			"renew": func(rt *rapid.T) {
-				p, names := l.connectPlan(""), []string{drawLease(rt), drawLease(rt)}
-				same(rt, c, mem, func(s store) ([]bool, error) { return s.renew(t.Context(), p, names, sec) })
+				p := l.connectPlan("")
+				r := renewal{leases: []string{drawLease(rt, leases), drawLease(rt, leases)}, ungreeted: []bool{false, true}, lapse: sec, dialing: sec / 2}
+				same(rt, c, mem, func(s store) (renewed, error) { return s.renew(t.Context(), p, r) })
+			},
+			"settle": func(rt *rapid.T) {
+				r := drawReport(rt, leases)
+				same(rt, c, mem, func(s store) (any, error) { return nil, s.settle(t.Context(), r) })
+			},
+			"learn": func(rt *rapid.T) {
+				field := rapid.SampledFrom([]string{learnedRate, learnedRate + ":naver", learnedOpen}).Draw(rt, "field")
+				value := rapid.SampledFrom([]float64{0, 1, 2.5, 3, 6000, 12_345.678, 90_000}).Draw(rt, "value")
+				c.learn(field, value)
+				mem.learn(field, value)
+			},
+			"reset": func(*rapid.T) {
+				same(rt, c, mem, func(s store) (any, error) { return nil, s.reset(t.Context()) })
 			},
 			"release": func(rt *rapid.T) {
-				names := []string{drawLease(rt), drawLease(rt)}
+				names := []string{drawLease(rt, leases), drawLease(rt, leases)}
 				same(rt, c, mem, func(s store) (any, error) { return nil, s.release(t.Context(), names) })
 			},
 			"release owner": func(rt *rapid.T) {
@@ -61,7 +80,7 @@ func TestMemoryIsRedis(t *testing.T) {
 				})
 			},
 			"": func(rt *rapid.T) {
-				cs := l.messagePlan("auth").counters
+				cs := l.inquiry().counters
 				same(rt, c, mem, func(s store) (usage, error) { return s.usage(t.Context(), cs) })
 			},
 		})
@@ -75,7 +94,10 @@ func same[T any](rt *rapid.T, lua, mem store, f func(store) (T, error)) T {
 	if err1 != nil || err2 != nil {
 		rt.Fatal(err1, err2)
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, usage{}, leaseLeft{}), cmpopts.EquateEmpty(),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, usage{}, leaseLeft{}, renewed{}, breaker{}, ungreeted{}, refusedLogin{}),
+		cmpopts.EquateEmpty(), cmpopts.IgnoreMapEntries(func(_ string, b breaker) bool { return b.since == 0 && len(b.dials) == 0 }),
+		cmpopts.SortSlices(func(a, b refusedLogin) bool { return a.stream+" "+a.login < b.stream+" "+b.login }),
+		cmpopts.SortSlices(func(a, b string) bool { return a < b }),
 		cmpopts.SortSlices(func(a, b leaseLeft) bool { return a.name < b.name })); diff != "" {
 		rt.Fatalf("memory (-) and Lua (+) differ:\n%s", diff)
 	}
@@ -86,9 +108,33 @@ func drawStream(rt *rapid.T) string {
 	return rapid.SampledFrom([]string{"auth", "normal", "ad"}).Draw(rt, "stream")
 }
 
-func drawLease(rt *rapid.T) string {
-	return leaseName(drawStream(rt), rapid.SampledFrom([]string{"o1", "o2"}).Draw(rt, "owner"),
-		rapid.SampledFrom([]string{"1", "2", "3"}).Draw(rt, "number"))
+func drawClass(rt *rapid.T) Class {
+	return Class{
+		Stream: drawStream(rt),
+		Group:  rapid.SampledFrom([]string{"", "naver", "google"}).Draw(rt, "group"),
+		Sender: rapid.SampledFrom([]string{"", "new.example"}).Draw(rt, "sender"),
+	}
+}
+
+func drawLogin(rt *rapid.T) string {
+	return rapid.SampledFrom([]string{"f1", "f2", ""}).Draw(rt, "login")
+}
+
+func drawReport(rt *rapid.T, leases []string) report {
+	lease := drawLease(rt, leases)
+	stream, _ := splitLease(lease)
+	return report{
+		lease: lease, stream: stream, login: drawLogin(rt),
+		news:  rapid.SampledFrom([]news{newsGreeted, newsRefused, newsRefused, newsLogin}).Draw(rt, "news"),
+		why:   rapid.SampledFrom([]string{"", "421 4.3.2 no"}).Draw(rt, "why"),
+		after: rapid.SampledFrom([]time.Duration{0, 0, sec}).Draw(rt, "after"),
+		first: 100 * time.Millisecond, most: sec, jitter: rapid.Float64Range(0, 1).Draw(rt, "jitter"),
+	}
+}
+
+// drawLease draws one of the leases asked for, granted or not.
+func drawLease(rt *rapid.T, leases []string) string {
+	return rapid.SampledFrom(leases).Draw(rt, "lease")
 }
 
 func drawLimits(rt *rapid.T) Limits {
@@ -104,6 +150,13 @@ func drawLimits(rt *rapid.T) Limits {
 	}
 	if rapid.Bool().Draw(rt, "new") {
 		l.New = []Window{{6, 2 * sec}, {15, time.Minute}}
+	}
+	if rapid.Bool().Draw(rt, "narrow") {
+		l.Streams["ad"] = Share{Messages: []Window{{rapid.IntRange(5, 200).Draw(rt, "ad"), sec}, {60, hour}}, New: []Window{{2, 2 * sec}}}
+		l.Groups = map[string][]Window{"naver": {{rapid.IntRange(5, 100).Draw(rt, "naver"), sec}, {20, hour}}}
+	}
+	if rapid.Bool().Draw(rt, "warm up") {
+		l.WarmUp = map[string]Ramp{Everyone: {20, 1.7, 1000}, "new.example": {5, 1.3, 50}}
 	}
 	if err := l.Validate(); err != nil {
 		rt.Fatal(err)

@@ -1,12 +1,13 @@
 // Package throttle is the fleet's budget: how many connections to the relay may
 // be opened and held, and how many messages begun, over all processes together.
-// It knows streams by name, and nothing of mail.
+// It knows streams, recipient groups and senders' domains by name, and nothing of
+// mail.
 //
-// The windows and leases are kept in Redis, one Lua script a step, on Redis's
-// own clock; Memory keeps them for processes that are alone. Budget is the
-// process's side: it leases messages a few at a time, ahead of their use, and
-// takes connections one by one. The package does not dial, does not learn limits
-// from replies, and does not decide what is worth sending.
+// The windows, leases and breakers are kept in Redis, one Lua script a step, on
+// Redis's own clock; Memory keeps them for processes that are alone. Budget is
+// the process's side: it leases messages a few at a time, ahead of their use, and
+// takes connections one by one. The package does not dial and does not decide
+// what is worth sending.
 //
 // # What is guaranteed
 //
@@ -34,30 +35,63 @@
 // most 0.2 % too long. They may be spent as fast as the others allow. What was
 // leased there and not used is given back; slots that passed are gone.
 //
-// Open connections are leases of 10 s, renewed every second. A lease that was
-// not renewed is lost 7 s after the last renewal was asked for on the process's
-// monotonic clock, 3 s before Redis lets it lapse, so that the connection can be
-// closed first.
+// Open connections are leases of 60 s, renewed every second. A lease that was not
+// renewed is lost 7 s after the last renewal was asked for on the process's
+// monotonic clock, so that the connection is closed long before Redis lets it
+// lapse. A process that is frozen stays counted until it is back or the 60 s have
+// passed; what a process known to be dead held comes back with ReleaseOwner.
+//
+// # Classes
+//
+// A stream, a recipient group and a sender's domain may each have limits of their
+// own beside the account's; one script call asks them all. A Class that has none
+// of its own draws on the same stock as the others of its stream. A narrower
+// timeline may delay a message only so far behind the account's (or the stream's)
+// next slot that no slot of it is lost: a group without budget costs the others
+// nothing. Beside others that want all there is, a group may get less than its
+// own limit.
+//
+// A learned rate is one more timeline of the account or a group, with the
+// lateness of a second's window; it may change from call to call. A learned number
+// of connections holds for opening, closes nothing, and shrinks what is kept for
+// streams so that one is left for the others. Warm-up is a window of 24 hours that
+// grows by the day; in the account's the reserves grow with it.
 //
 // # Shares
 //
 // In a timeline a reserve is a right of way: a stream within its reserve may take
-// slots 50 ms ahead, one beyond its reserve 35 ms, one without a reserve 20 ms.
-// What is not wanted is anyone's, and what is wanted is taken before the others
-// may look. In counted windows nobody may take what another's reserve has not
-// used yet, so that ads cannot eat the day's login codes. A stream's reserved
-// connections are kept free in the same way, and as many openings in each window.
+// slots 50 ms ahead, one beyond its reserve 35 ms, one without a reserve 20 ms;
+// and when one with a better right got fewer than it wanted, the others get none
+// until it has asked again (at most 40 ms). So a reserve is served within 100 ms
+// of being wanted, and a burst beyond it before anything without a reserve. What
+// is not wanted is anyone's. In counted windows nobody may take what another's
+// reserve has not used yet, so that ads cannot eat the day's login codes. A
+// stream's reserved connections are kept free in the same way, and as many
+// openings in each window. Limits of groups, streams and senders know no shares.
+//
+// # Breakers
+//
+// A stream's dials that the relay has not greeted are at most two in the whole
+// fleet (of living processes: a dead dialler's count for 10 s more). After one
+// was refused there is none until a pause has passed, then one probe at a time;
+// pauses grow from 1 to 60 s, each drawn from half a second up, and a greeting
+// ends them. Where connections of the stream are open, the relay is not down but
+// full: then half to one second is enough as soon as one of them has ended.
+// Refused credentials are not tried again before Reset; others are, at once. Being
+// held counts as no opening.
 //
 // # How it fails
 //
 // Without Redis nothing is granted to any stream: calls wait, or return when
 // their context ends, and it resumes by itself. Tokens already leased lapse
 // within 100 ms. Being throttled is not an error. A process that dies loses the
-// slots it had leased and keeps its connections counted for 10 s, or until
+// slots it had leased and keeps its connections counted for 60 s, or until
 // ReleaseOwner. Redis's clock may be set back: the account's time then stands on
 // what was seen last. If Redis comes back with older data, AssumeFull keeps the
-// restart from giving a second budget; until it is called, each process is still
-// held to the limit by a golang.org/x/time/rate limiter of its own.
+// restart from giving a second budget, at the price of no new connection for as
+// long as the windows of up to a minute last; until it is called, each process is
+// still held to the limit by a golang.org/x/time/rate limiter of its own. A
+// breaker or warm-up that Redis lost begins anew.
 //
 // Not covered: a process that is stopped between taking a message or connection
 // and writing it; a way to the relay that delays by more than jitter; Redis's

@@ -1,6 +1,8 @@
 package throttle
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,9 +86,40 @@ func shareFaults() []faulty {
 	}
 }
 
+func classFaults() []faulty {
+	return []faulty{
+		{"limits of everything", func(l *Limits) {
+			l.Streams["ad"] = Share{Messages: []Window{{150, sec}}, New: []Window{{5, time.Minute}}}
+			l.Groups = map[string][]Window{"naver": {{20, sec}}, "none": nil}
+			l.WarmUp = map[string]Ramp{"a.example": {1, 1, 1}, Everyone: {100, 1.5, 2_000_000}}
+		}, nil},
+		{"stream of nothing", func(l *Limits) { l.Streams["ad"] = Share{Messages: []Window{{0, sec}}} },
+			[]string{"streams.ad.messages: 0/1s"}},
+		{"openings of nothing", func(l *Limits) { l.Streams["ad"] = Share{New: []Window{{1, time.Millisecond}}} },
+			[]string{"streams.ad.openings: 1/1ms"}},
+		{"reserve over the stream's own limit", func(l *Limits) {
+			s := l.Streams["auth"]
+			s.Messages = []Window{{19, sec}}
+			l.Streams["auth"] = s
+		}, []string{"streams.auth.messages: 19/1s: cannot hold streams.auth.reserve 20/1s"}},
+		{"group of nothing", func(l *Limits) { l.Groups = map[string][]Window{"naver": {{-1, hour}}} },
+			[]string{"groups.naver.messages: -1/1h"}},
+		{"group name", func(l *Limits) { l.Groups = map[string][]Window{"a b": nil} }, []string{`group name "a b"`}},
+		{"ramp", func(l *Limits) { l.WarmUp = map[string]Ramp{"a.example": {0, 0.5, -1}} },
+			[]string{"warm_up.a.example.start: 0", "warm_up.a.example.factor: 0.5", "warm_up.a.example.ceiling: -1"}},
+		{"ramp that falls", func(l *Limits) { l.WarmUp = map[string]Ramp{"a.example": {11, 2, 10}} },
+			[]string{"warm_up.a.example.start: 11: want 1 to the ceiling, 10"}},
+		{"ramp without a number", func(l *Limits) { l.WarmUp = map[string]Ramp{"a.example": {1, math.NaN(), 10}} },
+			[]string{"warm_up.a.example.factor: NaN"}},
+		{"ramp of no domain", func(l *Limits) { l.WarmUp = map[string]Ramp{"": {1, 1, 1}} }, []string{`warm_up name ""`}},
+		{"ramp under the reserves", func(l *Limits) { l.WarmUp = map[string]Ramp{Everyone: {1, 2, 10_000}} },
+			[]string{"warm_up.*.ceiling: 10000/24h: cannot hold streams.auth.reserve 20000/24h"}},
+	}
+}
+
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	for _, tt := range append(windowFaults(), shareFaults()...) {
+	for _, tt := range slices.Concat(windowFaults(), shareFaults(), classFaults()) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			l := shipped()
@@ -161,6 +194,26 @@ func TestNewRefuses(t *testing.T) {
 		edit(&p)
 		if _, err := NewRedis(nil, p); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("bad %s: got %v", name, err)
+		}
+	}
+}
+
+func TestRampLimit(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ramp      Ramp
+		day, want int
+	}{
+		{Ramp{50, 2, 1000}, 0, 50},
+		{Ramp{50, 2, 1000}, 1, 100},
+		{Ramp{50, 2, 1000}, 4, 800},
+		{Ramp{50, 2, 1000}, 5, 1000},
+		{Ramp{50, 2, 1000}, 1 << 40, 1000},
+		{Ramp{50, 1.5, 1000}, 2, 112},
+		{Ramp{50, 1, 1000}, 1 << 40, 50},
+	} {
+		if got := tt.ramp.limit(tt.day); got != tt.want {
+			t.Errorf("%+v on day %d: got %d, want %d", tt.ramp, tt.day, got, tt.want)
 		}
 	}
 }

@@ -54,8 +54,16 @@ type fleet struct {
 func newFleet(t *testing.T, b backend, l Limits) *fleet {
 	return &fleet{
 		t: t, limits: l, open: b.open(t),
-		timing: timing{lapse: 10 * time.Second, lost: 7 * time.Second, renew: 50 * time.Millisecond},
+		timing: testTiming(),
 	}
+}
+
+// testTiming looks after leases, and at a relay that does not answer, more often.
+func testTiming() timing {
+	t := newTiming()
+	t.renew = 50 * time.Millisecond
+	t.first, t.most = 100*time.Millisecond, 800*time.Millisecond
+	return t
 }
 
 // idle returns a budget that does not run.

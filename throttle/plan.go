@@ -3,6 +3,7 @@ package throttle
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -18,6 +19,10 @@ const (
 	aheadWithin  = 50 * time.Millisecond // a stream within its reserve
 	aheadBeyond  = 35 * time.Millisecond // a stream that has a reserve and is beyond it
 	aheadWithout = 20 * time.Millisecond // a stream without one
+
+	// rightStands is how long a stream that got fewer slots than it has a right to
+	// keeps the others back: until it asks again, and a little.
+	rightStands = 40 * time.Millisecond
 
 	// buckets a window is cut into where it is counted.
 	buckets = 500
@@ -42,12 +47,25 @@ func jitter(per time.Duration) time.Duration { return max(minJitter, slack(per)/
 // lateness is how long ago a slot may be and still be taken: the rest.
 func lateness(per time.Duration) time.Duration { return slack(per) - life - jitter(per) }
 
+// level says whom a timeline binds. Narrower ones may delay a message after the
+// slot that it takes in a wider one only so far that no slot of the wider one is
+// lost by it.
+type level int
+
+const (
+	levelAccount level = iota
+	levelStream
+	levelGroup
+	levels int = iota
+)
+
 // slots is a message window kept as a timeline: N slots evenly spaced over the
 // window and its slack.
 type slots struct {
 	name  string
 	every float64 // µs from slot to slot
 	late  int64   // µs
+	level level
 }
 
 // counter counts what was begun in a window and its slack, in buckets. A bucket
@@ -68,19 +86,38 @@ type bound struct {
 	held       []held
 }
 
-// plan is everything a store needs to know to answer one stream: the same on
-// every call, so worked out once.
+// ramp is a bound that grows by the day. The reserves in it grow with it.
+type ramp struct {
+	bound
+	name string
+	Ramp
+}
+
+// plan is everything a store needs to know to answer one class, or one stream's
+// connections: the same on every call, so worked out once.
 type plan struct {
 	stream   string
+	group    string // whose learned rate binds beside the account's; "": none
 	slots    []slots
 	counters []counter
 	bounds   []bound // windows that must have room
-	own      []held  // the stream's own reserve: all with room means within it
-	ahead    int64   // µs slots may be taken ahead when not within the reserve
+	ramps    []ramp
+	own      []held // the stream's own reserve: all with room means within it
+	ahead    int64  // µs slots may be taken ahead when not within the reserve
 	shares   []openShare
 	open     int
 	fresh    time.Duration // how old an answer may be and still be used; 0: any
 }
+
+// learnedLate is the lateness of a learned rate, that of a window of a second.
+func learnedLate() int64 { return micros(lateness(time.Second)) }
+
+// Fields of the account's state that hold what was learned.
+const (
+	learnedRate = "k:rate" // least µs between two messages; with :GROUP that group's
+	learnedOpen = "k:open" // most open connections
+	learnedSlot = "t:k"    // the last slot of the rate; with :GROUP that group's
+)
 
 // openShare keeps n open connections for a stream.
 type openShare struct {
@@ -104,47 +141,97 @@ func (p *plan) add(c counter) int {
 	return len(p.counters) - 1
 }
 
-// messagePlan works out the plan for one stream's messages.
-func (l Limits) messagePlan(stream string) *plan {
-	p := &plan{stream: stream, ahead: micros(aheadWithout)}
-	if len(l.Streams[stream].Reserve) > 0 {
+// messagePlan works out the plan for one class's messages.
+func (l Limits) messagePlan(c Class) *plan {
+	p := &plan{stream: c.Stream, group: c.Group, ahead: micros(aheadWithout)}
+	share := l.Streams[c.Stream]
+	if len(share.Reserve) > 0 {
 		p.ahead = micros(aheadBeyond)
 	}
-	ownAt := map[time.Duration]bool{}
+	l.planAccount(p)
+	if c.Stream != "" {
+		p.cap("x", c.Stream, levelStream, share.Messages)
+	}
+	if c.Group != "" {
+		p.cap("g", c.Group, levelGroup, l.Groups[c.Group])
+	}
+	if r, ok := l.WarmUp[Everyone]; ok {
+		at := p.add(newCounter("w", Everyone, rampPer, true))
+		p.ramps = append(p.ramps, ramp{l.withReserves(p, at, r.window()), Everyone, r})
+	}
+	if r, ok := l.WarmUp[c.Sender]; ok {
+		at := p.add(newCounter("w", c.Sender, rampPer, true))
+		p.ramps = append(p.ramps, ramp{bound{counter: at, n: r.Ceiling}, c.Sender, r})
+	}
+	return p
+}
+
+// planAccount adds the account's message windows and the reserves in them.
+func (l Limits) planAccount(p *plan) {
 	for _, w := range sorted(l.Messages) {
 		at := p.add(newCounter("m", "", w.Per, true))
 		if bySlots(w.Per) {
-			p.slots = append(p.slots, slots{
-				name:  fmt.Sprintf("t:%d", micros(w.Per)),
-				every: float64(micros(w.Per+slack(w.Per))) / float64(w.N),
-				late:  micros(lateness(w.Per)),
-			})
+			p.slots = append(p.slots, newSlots("", "", w, levelAccount))
 			continue // counted for the report only
 		}
-		b := bound{counter: at, n: w.N}
-		for _, name := range l.shares() {
-			n, _ := promised(l.Streams[name].Reserve, w.Per)
-			if n == 0 {
-				continue
-			}
-			c := p.add(newCounter("m", name, w.Per, name == stream))
-			if name == stream {
-				p.own = append(p.own, held{c, n})
-				ownAt[w.Per] = true
-			} else {
-				b.held = append(b.held, held{c, n})
-			}
-		}
-		p.bounds = append(p.bounds, b)
+		p.bounds = append(p.bounds, l.withReserves(p, at, w))
 	}
-	for _, r := range sorted(l.Streams[stream].Reserve) {
-		if !ownAt[r.Per] {
-			c := newCounter("m", stream, r.Per, true)
+	for _, r := range sorted(l.Streams[p.stream].Reserve) {
+		c := newCounter("m", p.stream, r.Per, true)
+		if p.find(c.name) < 0 {
 			c.span = micros(r.Per) - c.grain // a reserve is a promise: here a bucket too long would break it
 			p.own = append(p.own, held{p.add(c), r.N})
 		}
 	}
-	return p
+}
+
+// withReserves makes a bound of a counter of all streams, with the others'
+// reserves in it; the stream's own becomes one of its rights.
+func (l Limits) withReserves(p *plan, at int, w Window) bound {
+	b := bound{counter: at, n: w.N}
+	for _, name := range l.shares() {
+		n, _ := promised(l.Streams[name].Reserve, w.Per)
+		if n == 0 {
+			continue
+		}
+		c := newCounter("m", name, w.Per, name == p.stream)
+		known := p.find(c.name)
+		if known < 0 {
+			known = p.add(c)
+			if name == p.stream {
+				p.own = append(p.own, held{known, n})
+			}
+		}
+		if name != p.stream {
+			b.held = append(b.held, held{known, n})
+		}
+	}
+	return b
+}
+
+// cap adds windows that bind only some of the account's messages.
+func (p *plan) cap(kind, name string, lv level, ws []Window) {
+	for _, w := range sorted(ws) {
+		at := p.add(newCounter(kind, name, w.Per, true))
+		if bySlots(w.Per) {
+			p.slots = append(p.slots, newSlots(kind, name, w, lv))
+			continue
+		}
+		p.bounds = append(p.bounds, bound{counter: at, n: w.N})
+	}
+}
+
+func newSlots(kind, name string, w Window, lv level) slots {
+	field := fmt.Sprintf("t:%d", micros(w.Per))
+	if kind != "" {
+		field += ":" + kind + ":" + name
+	}
+	return slots{
+		name:  field,
+		every: float64(micros(w.Per+slack(w.Per))) / float64(w.N),
+		late:  micros(lateness(w.Per)),
+		level: lv,
+	}
 }
 
 // connectPlan works out the plan for opening one more connection of a stream.
@@ -166,11 +253,21 @@ func (l Limits) connectPlan(stream string) *plan {
 			}
 		}
 		p.bounds = append(p.bounds, b)
-		if len(p.bounds) == 1 { // the shortest has the least slack
-			p.fresh = slack(w.Per) - jitter(w.Per)
+	}
+	for _, w := range sorted(l.Streams[stream].New) {
+		p.bounds = append(p.bounds, bound{counter: p.add(newCounter("o", stream, w.Per, true)), n: w.N})
+	}
+	for _, w := range append(slices.Clone(l.New), l.Streams[stream].New...) {
+		if age := slack(w.Per) - jitter(w.Per); p.fresh == 0 || age < p.fresh {
+			p.fresh = age
 		}
 	}
 	return p
+}
+
+// find returns the place of a counter, or -1.
+func (p *plan) find(name string) int {
+	return slices.IndexFunc(p.counters, func(c counter) bool { return c.name == name })
 }
 
 // every is the time from one message to the next that the slots allow, in µs; 0
@@ -202,4 +299,16 @@ func (p *plan) returns() bool {
 		}
 	}
 	return false
+}
+
+// bounding are the counters that keep what the plan grants within a window.
+func (p *plan) bounding() []counter {
+	var cs []counter
+	for _, b := range p.bounds {
+		cs = append(cs, p.counters[b.counter])
+	}
+	for _, r := range p.ramps {
+		cs = append(cs, p.counters[r.counter])
+	}
+	return cs
 }

@@ -5,7 +5,7 @@ import (
 	_ "embed" // the scripts
 	"fmt"
 	"strconv"
-	"time"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -13,17 +13,29 @@ import (
 //go:embed lua/lib.lua
 var libLua string
 
+//go:embed lua/dials.lua
+var dialsLua string
+
 //go:embed lua/messages.lua
 var messagesLua string
 
 //go:embed lua/connect.lua
 var connectLua string
 
+//go:embed lua/settle.lua
+var settleLua string
+
 //go:embed lua/renew.lua
 var renewLua string
 
 //go:embed lua/release.lua
 var releaseLua string
+
+//go:embed lua/owner.lua
+var ownerLua string
+
+//go:embed lua/reset.lua
+var resetLua string
 
 //go:embed lua/charge.lua
 var chargeLua string
@@ -37,20 +49,26 @@ type redisStore struct {
 	c    redis.UniversalClient
 	base string // prefix:{b:ACCOUNT}:
 
-	messagesScript, connectScript, renewScript, releaseScript, chargeScript, usageScript *redis.Script
+	messagesScript, connectScript, settleScript, renewScript, releaseScript,
+	ownerScript, chargeScript, usageScript, resetScript *redis.Script
+	observing observeScripts
 }
 
 func newRedisStore(c redis.UniversalClient, prefix, account string) *redisStore {
-	script := func(body string) *redis.Script { return redis.NewScript(libLua + body) }
+	script := func(body ...string) *redis.Script { return redis.NewScript(libLua + strings.Join(body, "")) }
 	return &redisStore{
 		c:              c,
 		base:           fmt.Sprintf("%s:{b:%s}:", prefix, account),
 		messagesScript: script(messagesLua),
-		connectScript:  script(connectLua),
-		renewScript:    script(renewLua),
-		releaseScript:  script(releaseLua),
+		connectScript:  script(dialsLua, connectLua),
+		settleScript:   script(dialsLua, settleLua),
+		renewScript:    script(dialsLua, renewLua),
+		releaseScript:  script(dialsLua, releaseLua),
+		ownerScript:    script(dialsLua, ownerLua),
 		chargeScript:   script(chargeLua),
 		usageScript:    script(usageLua),
+		resetScript:    script(resetLua),
+		observing:      newObserveScripts(script),
 	}
 }
 
@@ -70,11 +88,7 @@ func (c *call) counters(base string, cs []counter) {
 	c.add(len(cs))
 	for _, k := range cs {
 		c.keys = append(c.keys, base+"n:"+k.name)
-		charge := 0
-		if k.charge {
-			charge = 1
-		}
-		c.add(k.name, k.grain, k.span, charge)
+		c.add(k.name, k.grain, k.span, flag(k.charge))
 	}
 }
 
@@ -93,6 +107,17 @@ func (c *call) bounds(bs []bound) {
 	}
 }
 
+func (c *call) ramps(rs []ramp) {
+	c.add(len(rs))
+	for _, r := range rs {
+		c.add(r.counter+1, r.name, r.Start, exact(r.Factor), r.Ceiling)
+		c.held(r.held)
+	}
+}
+
+// exact writes a number so that Lua reads the same.
+func exact(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+
 func (c *call) openings(p *plan) {
 	c.add(p.open, len(p.shares))
 	for _, s := range p.shares {
@@ -110,71 +135,91 @@ func (c *call) grant(ctx context.Context, s *redisStore, script *redis.Script) (
 	if err != nil {
 		return grant{}, err
 	}
-	if len(r) != 4 {
-		return grant{}, fmt.Errorf("budget script answered %d numbers, want 4", len(r))
+	if len(r) != 5 {
+		return grant{}, fmt.Errorf("budget script answered %d numbers, want 5", len(r))
 	}
-	return grant{n: int(r[0]), delay: r[1], retry: r[2], now: r[3]}, nil
+	return grant{n: int(r[0]), delay: r[1], every: r[2], retry: r[3], now: r[4]}, nil
 }
 
 func (s *redisStore) messages(ctx context.Context, p *plan, n int, back []unused) (grant, error) {
 	c := s.call()
-	c.add(n, micros(aheadWithin), p.ahead, len(back))
+	c.add(n, micros(aheadWithin), p.ahead, micros(rightStands), learnedLate(), p.group, len(back))
 	for _, u := range back {
 		c.add(u.at, u.n)
 	}
 	c.counters(s.base, p.counters)
 	c.bounds(p.bounds)
+	c.ramps(p.ramps)
 	c.held(p.own)
 	c.add(len(p.slots))
 	for _, w := range p.slots {
-		c.add(w.name, strconv.FormatFloat(w.every, 'g', -1, 64), w.late)
+		c.add(w.name, exact(w.every), w.late, int(w.level))
 	}
 	return c.grant(ctx, s, s.messagesScript)
 }
 
-func (s *redisStore) connect(ctx context.Context, p *plan, lease string, lapse time.Duration) (grant, error) {
+func (s *redisStore) connect(ctx context.Context, p *plan, d dial) (grant, error) {
 	c := s.call()
-	c.add(lease, p.stream, micros(lapse))
+	c.add(d.lease, p.stream, micros(d.lapse), d.login, micros(d.dialing), d.most)
 	c.counters(s.base, p.counters)
 	c.bounds(p.bounds)
 	c.openings(p)
 	return c.grant(ctx, s, s.connectScript)
 }
 
-func (s *redisStore) renew(ctx context.Context, p *plan, leases []string, lapse time.Duration) ([]bool, error) {
+func (s *redisStore) settle(ctx context.Context, r report) error {
 	c := s.call()
-	c.add(micros(lapse))
+	c.add(r.lease, r.stream, r.login, string(r.news), r.why, micros(r.after), micros(r.first), micros(r.most), exact(r.jitter))
+	return c.run(ctx, s, s.settleScript).Err()
+}
+
+func (s *redisStore) renew(ctx context.Context, p *plan, r renewal) (renewed, error) {
+	c := s.call()
+	c.add(micros(r.lapse), micros(r.dialing))
 	c.openings(p)
+	c.add(len(r.leases))
+	for i, l := range r.leases {
+		c.add(l, flag(r.ungreeted[i]))
+	}
+	answer, err := c.run(ctx, s, s.renewScript).Slice()
+	if err != nil {
+		return renewed{}, err
+	}
+	return readRenewed(answer, len(r.leases))
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s *redisStore) release(ctx context.Context, leases []string) error {
+	c := s.call()
 	c.add(len(leases))
 	for _, l := range leases {
 		c.add(l)
 	}
-	r, err := c.run(ctx, s, s.renewScript).Int64Slice()
-	if err != nil {
-		return nil, err
-	}
-	if len(r) != len(leases) {
-		return nil, fmt.Errorf("budget script answered for %d leases, want %d", len(r), len(leases))
-	}
-	held := make([]bool, len(r))
-	for i := range r {
-		held[i] = r[i] == 1
-	}
-	return held, nil
-}
-
-func (s *redisStore) release(ctx context.Context, leases []string) error {
-	members := make([]any, len(leases))
-	for i, l := range leases {
-		members[i] = l
-	}
-	return s.c.ZRem(ctx, s.base+"open", members...).Err()
+	return c.run(ctx, s, s.releaseScript).Err()
 }
 
 func (s *redisStore) releaseOwner(ctx context.Context, owner string) (int, error) {
 	c := s.call()
 	c.add(owner)
-	return c.run(ctx, s, s.releaseScript).Int()
+	return c.run(ctx, s, s.ownerScript).Int()
+}
+
+func (s *redisStore) reset(ctx context.Context) error {
+	c := s.call()
+	c.add("", "")
+	return c.run(ctx, s, s.resetScript).Err()
+}
+
+func (s *redisStore) forgive(ctx context.Context, stream, login string) error {
+	c := s.call()
+	c.add(stream, login)
+	return c.run(ctx, s, s.resetScript).Err()
 }
 
 func (s *redisStore) charge(ctx context.Context, timelines []string, cs []charge) error {
@@ -190,11 +235,7 @@ func (s *redisStore) charge(ctx context.Context, timelines []string, cs []charge
 	c.counters(s.base, specs)
 	c.add(len(cs))
 	for i, k := range cs {
-		fill := 0
-		if k.fill {
-			fill = 1
-		}
-		c.add(i+1, k.n, fill)
+		c.add(i+1, k.n, flag(k.fill))
 	}
 	return c.run(ctx, s, s.chargeScript).Err()
 }
@@ -207,35 +248,4 @@ func (s *redisStore) usage(ctx context.Context, cs []counter) (usage, error) {
 		return usage{}, err
 	}
 	return readUsage(r)
-}
-
-// readUsage reads what usage.lua answers: sums, and leases with the µs left.
-func readUsage(r []any) (usage, error) {
-	bad := fmt.Errorf("budget script answered %v, want sums and leases", r)
-	if len(r) != 2 {
-		return usage{}, bad
-	}
-	sums, ok1 := r[0].([]any)
-	leases, ok2 := r[1].([]any)
-	if !ok1 || !ok2 || len(leases)%2 != 0 {
-		return usage{}, bad
-	}
-	var u usage
-	for _, s := range sums {
-		n, ok := s.(int64)
-		if !ok {
-			return usage{}, bad
-		}
-		u.used = append(u.used, int(n))
-	}
-	for i := 0; i < len(leases); i += 2 {
-		name, _ := leases[i].(string)
-		text, _ := leases[i+1].(string)
-		left, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return usage{}, bad
-		}
-		u.leases = append(u.leases, leaseLeft{name, time.Duration(left) * time.Microsecond})
-	}
-	return u, nil
 }

@@ -32,7 +32,7 @@ func TestDrainOnRedis(t *testing.T) {
 				b, _ := f.budget()
 				bs = append(bs, b)
 			}
-			if err := bs[0].Message(within(t), "ad"); err != nil { // the timeline has begun
+			if err := message(within(t), bs[0], "ad"); err != nil { // the timeline has begun
 				t.Fatal(err)
 			}
 			start := time.Now()
@@ -68,7 +68,7 @@ func TestFrozenRedis(t *testing.T) {
 	b.outage.log = b.log
 	run(t, b)
 	l := connect(t, b, "ad")
-	if err := b.Message(within(t), "ad"); err != nil {
+	if err := message(within(t), b, "ad"); err != nil {
 		t.Fatal(err)
 	}
 
@@ -78,7 +78,7 @@ func TestFrozenRedis(t *testing.T) {
 	t.Cleanup(func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) })
 	nap(t.Context(), 2*(aheadWithin+life)) // what was leased before has lapsed
 	for _, stream := range []string{"ad", "auth"} {
-		if b.TryMessage(stream) || b.Message(shortly(t), stream) == nil {
+		if b.TryMessage(Class{Stream: stream}) || message(shortly(t), b, stream) == nil {
 			t.Errorf("a message of %s was granted without Redis", stream)
 		}
 		refused(t, b, stream)
@@ -106,7 +106,7 @@ func TestFrozenRedis(t *testing.T) {
 		t.Errorf("lost at %v, and Redis let it lapse at %v", lost, at)
 	}
 	l.Release()
-	if err := b.Message(within(t), "ad"); err != nil {
+	if err := message(within(t), b, "ad"); err != nil {
 		t.Fatal(err)
 	}
 	connect(t, b, "ad")
@@ -130,7 +130,7 @@ func TestRedisForgets(t *testing.T) {
 	r := &record{}
 	send := func(n int) {
 		for range n {
-			if err := b.Message(within(t), "ad"); err != nil {
+			if err := message(within(t), b, "ad"); err != nil {
 				t.Fatal(err)
 			}
 			r.add(time.Now())
@@ -170,7 +170,7 @@ func TestRedisRefuses(t *testing.T) {
 	if err := s.client(t).Set(t.Context(), "test:{b:acc}:state", "not a hash", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if b.Message(shortly(t), "ad") == nil {
+	if message(shortly(t), b, "ad") == nil {
 		t.Error("a message was granted")
 	}
 	refused(t, b, "ad")

@@ -37,27 +37,39 @@ func (b *Budget) Stats() Stats {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, st := range b.streams {
-		s.Lapsed += st.stock.lapsedCount()
+	for _, c := range b.supplies {
+		s.Lapsed += c.stock.lapsedCount()
 	}
 	return s
 }
 
 // Usage is the state of the fleet's budget.
 type Usage struct {
-	Messages    []Use    // limits first, then the streams' reserves
-	Connections []Use    // connection attempts
-	Open        int      // connections leased
-	OpenLimit   int      //
-	Holders     []Holder // of leases, by owner and stream
+	Messages    []Use     // limits first, then the streams' reserves and limits, then the groups'
+	Connections []Use     // connection attempts: limits first, then the streams'
+	WarmUp      []Warming // by domain
+	Open        int       // connections leased
+	OpenLimit   int       //
+	Holders     []Holder  // of leases, by owner and stream
+	Breakers    []Breaker // what is not closed, or dialling
 }
 
 // Use is one window.
 type Use struct {
-	Stream string // whose reserve it is; "" for the limit of all
+	Name   string // in the configuration, such as streams.auth.reserve
+	Stream string // whose reserve or limit it is; "" for the others
 	Window Window
 	Used   int // in the window and its slack
 	Left   int // never below 0
+}
+
+// Warming is a sender's warm-up.
+type Warming struct {
+	Domain string // or Everyone
+	Ramp   Ramp
+	Since  time.Time // of the first message; zero: none yet
+	Day    int       // counted from 1
+	Use              // of the 24 hours, with the limit of the day
 }
 
 // Holder is a process that holds connections.
@@ -69,36 +81,78 @@ type Holder struct {
 
 // Usage reads what the fleet has used and who holds the connections.
 func (b *Budget) Usage(ctx context.Context) (Usage, error) {
-	u := Usage{OpenLimit: b.p.Limits.Open}
-	var cs []counter
-	add := func(list *[]Use, kind, stream string, ws []Window) {
-		for _, w := range sorted(ws) {
-			*list = append(*list, Use{Stream: stream, Window: w})
-			cs = append(cs, newCounter(kind, stream, w.Per, false))
-		}
-	}
-	add(&u.Messages, "m", "", b.p.Limits.Messages)
-	for _, name := range b.p.Limits.shares() {
-		add(&u.Messages, "m", name, b.p.Limits.Streams[name].Reserve)
-	}
-	add(&u.Connections, "c", "", b.p.Limits.New)
+	q := b.p.Limits.inquiry()
 	var raw usage
 	err := b.call(func() (err error) {
-		raw, err = b.store.usage(ctx, cs)
+		raw, err = b.store.usage(ctx, q.counters)
 		return err
 	})
 	if err != nil {
 		return Usage{}, fmt.Errorf("read budget: %w", err)
 	}
+	now := time.Now()
 	for i, n := range raw.used {
-		use := &u.Messages
-		if i >= len(u.Messages) {
-			use, i = &u.Connections, i-len(u.Messages)
-		}
-		(*use)[i].Used, (*use)[i].Left = n, max(0, (*use)[i].Window.N-n)
+		q.uses[i].Used, q.uses[i].Left = n, max(0, q.uses[i].Window.N-n)
 	}
-	u.Open, u.Holders = len(raw.leases), holders(raw.leases)
-	return u, nil
+	return Usage{
+		Messages: q.uses[:q.messages], Connections: q.uses[q.messages:q.connections],
+		WarmUp: b.p.Limits.warming(q.uses[q.connections:], raw, now),
+		Open:   len(raw.leases), OpenLimit: b.p.Limits.Open, Holders: holders(raw.leases),
+		Breakers: raw.showBreakers(now),
+	}, nil
+}
+
+// inquiry is every window there is, with its counter.
+type inquiry struct {
+	uses                  []Use
+	counters              []counter
+	messages, connections int // how many of uses are about messages, and about either
+}
+
+func (q *inquiry) add(u Use, kind, name string, ws []Window) {
+	for _, w := range sorted(ws) {
+		u.Window = w
+		q.uses = append(q.uses, u)
+		q.counters = append(q.counters, newCounter(kind, name, w.Per, false))
+	}
+}
+
+func (l Limits) inquiry() inquiry {
+	var q inquiry
+	q.add(Use{Name: "limits.messages"}, "m", "", l.Messages)
+	for _, s := range l.shares() {
+		q.add(Use{Name: "streams." + s + ".reserve", Stream: s}, "m", s, l.Streams[s].Reserve)
+		q.add(Use{Name: "streams." + s + ".messages", Stream: s}, "x", s, l.Streams[s].Messages)
+	}
+	for _, g := range names(l.Groups) {
+		q.add(Use{Name: "groups." + g + ".messages"}, "g", g, l.Groups[g])
+	}
+	q.messages = len(q.uses)
+	q.add(Use{Name: "limits.connections.new"}, "c", "", l.New)
+	for _, s := range l.shares() {
+		q.add(Use{Name: "streams." + s + ".openings", Stream: s}, "o", s, l.Streams[s].New)
+	}
+	q.connections = len(q.uses)
+	for _, d := range names(l.WarmUp) {
+		q.add(Use{Name: "warm_up." + d}, "w", d, []Window{l.WarmUp[d].window()})
+	}
+	return q
+}
+
+// warming puts the ramps' uses on the days that they have reached.
+func (l Limits) warming(uses []Use, raw usage, now time.Time) []Warming {
+	var list []Warming
+	for i, d := range names(l.WarmUp) {
+		w := Warming{Domain: d, Ramp: l.WarmUp[d], Use: uses[i], Day: 1}
+		if first, begun := raw.firsts[d]; begun {
+			age := time.Duration(raw.now-first) * time.Microsecond
+			w.Since, w.Day = now.Add(-age), 1+int(age/rampPer)
+		}
+		w.Window.N = w.Ramp.limit(w.Day - 1)
+		w.Left = max(0, w.Window.N-w.Used)
+		list = append(list, w)
+	}
+	return list
 }
 
 func holders(leases []leaseLeft) []Holder {

@@ -3,7 +3,9 @@ package throttle
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,8 +15,10 @@ const (
 	gap        = 20 * time.Millisecond  // between two leases when there is not enough
 	unknownGap = 100 * time.Millisecond // when it is not known how long there will be none
 	longestGap = 200 * time.Millisecond // what others give back is seen after that
-	firstPause = 50 * time.Millisecond  // after an error
-	mostPause  = 2 * time.Second
+	// Attempts to connect are never given back, a breaker opens when it says.
+	longestDialGap = time.Second
+	firstPause     = 50 * time.Millisecond // after an error
+	mostPause      = 2 * time.Second
 )
 
 // Run leases what the other methods spend and renews the leases of connections,
@@ -28,14 +32,20 @@ func (b *Budget) Run(ctx context.Context) error {
 	defer b.running.Store(false)
 	var wg sync.WaitGroup
 	wg.Go(func() { b.renewals(ctx) })
-	started := map[*stream]bool{}
+	wg.Go(func() { b.observing(ctx) })
+	started := map[any]bool{}
 	for ctx.Err() == nil {
 		b.mu.Lock()
-		for _, s := range b.streams {
+		for _, s := range b.supplies {
 			if !started[s] {
 				started[s] = true
 				wg.Go(func() { b.refill(ctx, s) })
-				wg.Go(func() { b.dialling(ctx, s) })
+			}
+		}
+		for _, d := range b.lines {
+			if !started[d] {
+				started[d] = true
+				wg.Go(func() { b.dialling(ctx, d) })
 			}
 		}
 		b.mu.Unlock()
@@ -51,8 +61,8 @@ func (b *Budget) Run(ctx context.Context) error {
 	return nil
 }
 
-// refill leases messages for one stream whenever its stock wants some.
-func (b *Budget) refill(ctx context.Context, s *stream) {
+// refill leases messages for one class whenever its stock wants some.
+func (b *Budget) refill(ctx context.Context, s *supply) {
 	pause := backoff{}
 	for {
 		n, back, ok := s.stock.await(ctx)
@@ -60,16 +70,17 @@ func (b *Budget) refill(ctx context.Context, s *stream) {
 			return
 		}
 		before := time.Now()
-		g, err := b.lease(ctx, s.messages, n, back)
+		g, err := b.lease(ctx, s.plan, n, back)
 		wait := time.Duration(0)
 		switch {
 		case err != nil:
 			wait = pause.next()
 		default:
 			pause.reset()
-			s.stock.deliver(time.Now(), tokens(g, s.messages.every(), before, time.Now()))
+			s.stock.foresee(dryUntil(g, time.Now()))
+			s.stock.deliver(time.Now(), tokens(g, before, time.Now()))
 			if g.n < n {
-				wait = nextAsk(g)
+				wait = nextAsk(g, longestGap)
 			}
 		}
 		if _, err := sleepUntil(ctx, time.Now().Add(wait)); err != nil {
@@ -88,7 +99,7 @@ func (b *Budget) lease(ctx context.Context, p *plan, n int, back []unused) (g gr
 	})
 	if err == nil && g.n > 0 {
 		b.stats.leased.Add(uint64(g.n))
-		b.remember(begun{at: time.Now(), n: g.n})
+		b.remember(begun{at: time.Now(), n: g.n, plan: p})
 	}
 	return g, err
 }
@@ -96,18 +107,26 @@ func (b *Budget) lease(ctx context.Context, p *plan, n int, back []unused) (g gr
 // tokens puts a grant on our own clock. The store's clock was read between
 // before and after, so a token counted from after is never too early, and one
 // that ends counted from before never too late.
-func tokens(g grant, every float64, before, after time.Time) []token {
+func tokens(g grant, before, after time.Time) []token {
 	ts := make([]token, g.n)
 	for i := range ts {
-		at := time.Duration(max(0, float64(g.delay)+float64(i)*every) * float64(time.Microsecond))
+		at := max(0, time.Duration(g.delay)*time.Microsecond+time.Duration(int64(i)*g.every))
 		ts[i] = token{from: after.Add(at), until: before.Add(at + life), granted: g.now}
 	}
 	return ts
 }
 
+// dryUntil is how long there will be nothing, after an answer of nothing.
+func dryUntil(g grant, now time.Time) time.Time {
+	if g.n > 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(g.retry) * time.Microsecond)
+}
+
 // nextAsk is how long to leave the store alone after it gave less than asked.
-func nextAsk(g grant) time.Duration {
-	retry := min(time.Duration(g.retry)*time.Microsecond, longestGap)
+func nextAsk(g grant, longest time.Duration) time.Duration {
+	retry := min(time.Duration(g.retry)*time.Microsecond, longest)
 	switch {
 	case g.n > 0:
 		return max(retry, gap)
@@ -141,20 +160,17 @@ func (b *Budget) finish(ctx context.Context) {
 	for _, l := range b.leases {
 		left = append(left, l)
 	}
-	streams := make([]*stream, 0, len(b.streams))
-	for _, s := range b.streams {
-		streams = append(streams, s)
-	}
+	supplies := slices.Collect(maps.Values(b.supplies))
 	b.mu.Unlock()
 	for _, l := range left {
 		l.lose()
 		l.Release()
 	}
 	b.giveBack(ctx)
-	for _, s := range streams {
+	for _, s := range supplies {
 		if back := s.stock.empty(); len(back) > 0 {
 			// An error leaves them counted: less to spend, never more.
-			_, _ = b.lease(ctx, s.messages, 0, back)
+			_, _ = b.lease(ctx, s.plan, 0, back)
 		}
 	}
 }

@@ -60,19 +60,22 @@ func TestKeysShareASlot(t *testing.T) {
 	l := shipped()
 	ctx := t.Context()
 	for _, stream := range []string{"auth", "ad"} {
-		if _, err := s.messages(ctx, l.messagePlan(stream), 1, nil); err != nil {
+		if _, err := s.messages(ctx, l.messagePlan(Class{Stream: stream}), 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.connect(ctx, l.connectPlan(stream), stream+":o:1", sec); err != nil {
+		if _, err := s.connect(ctx, l.connectPlan(stream), dial{lease: stream + ":o:1", lapse: sec, dialing: sec, login: "f", most: 2}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err1 := s.renew(ctx, l.connectPlan(""), []string{"ad:o:1"}, sec)
+	_, err1 := s.renew(ctx, l.connectPlan(""), renewal{leases: []string{"ad:o:1"}, ungreeted: []bool{true}, lapse: sec, dialing: sec})
 	_, err2 := s.releaseOwner(ctx, "o")
-	_, err3 := s.usage(ctx, l.messagePlan("auth").counters)
-	err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan("ad").counters[0], 1, true}})
+	_, err3 := s.usage(ctx, l.messagePlan(Class{Stream: "auth"}).counters)
+	err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan(Class{Stream: "ad"}).counters[0], 1, true}})
 	err5 := s.release(ctx, []string{"ad:o:1"})
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	err6 := s.settle(ctx, report{lease: "ad:o:1", stream: "ad", login: "f", news: newsRefused})
+	err7 := s.settle(ctx, report{lease: "auth:o:1", stream: "auth", login: "f", news: newsLogin})
+	err8 := s.reset(ctx)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		t.Fatal(err)
 	}
 	if len(seen) < 8 {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +19,8 @@ type token struct {
 	granted     int64 // when, on the store's clock
 }
 
-// stock is what one stream has leased and not begun, and who waits for it.
-// Waiters are served in turn; while there is one, nothing lies in stock.
+// stock is what has been leased for one class and not begun, and who waits for
+// it. Waiters are served in turn; while there is one, nothing lies in stock.
 type stock struct {
 	need    chan struct{} // poked when more is wanted or something lapsed
 	chunk   int           // most to lease at once
@@ -27,13 +28,29 @@ type stock struct {
 
 	mu      sync.Mutex // guards what follows
 	tokens  []token    // by slot
-	waiters []chan token
+	waiters []*waiter
 	missed  bool      // a try found nothing since the last lease
 	heat    float64   // tokens used, each fading with soon: about the use of the last soon
 	heated  time.Time // when heat was right
 	back    []unused
-	lost    uint64 // tokens that lapsed
+	lost    uint64    // tokens that lapsed
+	dry     time.Time // until when the store has said that there is nothing
 }
+
+// waiter waits in one or more stocks, and is served by one of them.
+type waiter struct {
+	taken atomic.Bool
+	got   chan served // capacity 1
+}
+
+// served is a token and the stock that it came from.
+type served struct {
+	from *stock
+	token
+}
+
+// claim is true for the one who may serve the waiter, or give up for it.
+func (w *waiter) claim() bool { return w.taken.CompareAndSwap(false, true) }
 
 func newStock(chunk int, returns bool) *stock {
 	return &stock{need: make(chan struct{}, 1), chunk: chunk, returns: returns}
@@ -52,37 +69,55 @@ func (s *stock) try(now time.Time) (token, bool) {
 	return s.pop(now), true
 }
 
-// wait takes a token, perhaps one whose time is still to come.
-func (s *stock) wait(ctx context.Context) (token, error) {
+// waitAny takes a token out of whichever stock has one first, perhaps one whose
+// time is still to come.
+func waitAny(ctx context.Context, stocks []*stock) (served, error) {
 	if err := ctx.Err(); err != nil {
-		return token{}, err
+		return served{}, err
 	}
-	s.mu.Lock()
-	now := time.Now()
-	s.reap(now)
-	if len(s.tokens) > 0 {
-		defer s.mu.Unlock()
-		return s.pop(now), nil
+	w := &waiter{got: make(chan served, 1)}
+	for _, s := range stocks {
+		s.join(w)
 	}
-	w := make(chan token, 1)
-	s.waiters = append(s.waiters, w)
-	s.mu.Unlock()
-	poke(s.need)
-
+	defer func() {
+		for _, s := range stocks {
+			s.leave(w)
+		}
+	}()
 	select {
-	case t := <-w:
+	case t := <-w.got:
 		return t, nil
 	case <-ctx.Done():
 	}
+	if !w.claim() {
+		t := <-w.got // it was served in the same moment
+		t.from.restore(t.token)
+	}
+	return served{}, ctx.Err()
+}
+
+// join serves the waiter at once, or puts it at the end of the queue.
+func (s *stock) join(w *waiter) {
+	now := time.Now()
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reap(now)
+	if len(s.tokens) == 0 {
+		s.waiters = append(s.waiters, w)
+		poke(s.need)
+		return
+	}
+	if w.claim() { // else another stock has served it
+		w.got <- served{s, s.pop(now)}
+	}
+}
+
+func (s *stock) leave(w *waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if i := slices.Index(s.waiters, w); i >= 0 {
 		s.waiters = slices.Delete(s.waiters, i, i+1)
-		s.mu.Unlock()
-	} else {
-		s.mu.Unlock()
-		s.restore(<-w) // it was served in the same moment
 	}
-	return token{}, ctx.Err()
 }
 
 // pop takes the first token. The caller holds the lock.
@@ -112,12 +147,15 @@ func (s *stock) deliver(now time.Time, ts []token) {
 	defer s.mu.Unlock()
 	s.tokens = append(s.tokens, ts...)
 	s.reap(now)
-	n := min(len(s.waiters), len(s.tokens))
-	for i := range n {
-		s.waiters[i] <- s.tokens[i]
-		s.use(now)
+	for len(s.waiters) > 0 && len(s.tokens) > 0 {
+		w := s.waiters[0]
+		s.waiters = s.waiters[1:]
+		if w.claim() { // else another stock has served it
+			w.got <- served{s, s.tokens[0]}
+			s.tokens = s.tokens[1:]
+			s.use(now)
+		}
 	}
-	s.waiters, s.tokens = s.waiters[n:], s.tokens[n:]
 }
 
 // restore takes back a token that was not begun.
@@ -166,7 +204,7 @@ func (s *stock) wants(now time.Time) int {
 	if s.missed {
 		n++
 	}
-	if ahead := int(s.heat); len(s.tokens) <= ahead/2 {
+	if ahead := int(0.9 * s.heat); len(s.tokens) <= ahead/2 { // one alone is no stretch
 		n += ahead
 	}
 	return min(max(n, 0), s.chunk)
@@ -218,6 +256,19 @@ func (s *stock) empty() []unused {
 	back := s.back
 	s.tokens, s.back = nil, nil
 	return back
+}
+
+// foresee notes when the store expects to have more; the past: now.
+func (s *stock) foresee(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dry = at
+}
+
+func (s *stock) dryFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dry.Sub(now)
 }
 
 func (s *stock) lapsedCount() uint64 {

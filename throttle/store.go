@@ -10,16 +10,19 @@ import (
 // method is one atomic step on the store's own clock, in microseconds; an error
 // means that nothing may be taken as granted, although it may have been counted.
 type store interface {
-	// messages leases up to n messages for the plan's stream, after giving back
+	observer
+	// messages leases up to n messages for the plan's class, after giving back
 	// what earlier leases left unused.
 	messages(ctx context.Context, p *plan, n int, back []unused) (grant, error)
-	// connect counts one attempt and takes one open connection under the name
-	// lease until lapse has passed, or does neither (grant.n is 0).
-	connect(ctx context.Context, p *plan, lease string, lapse time.Duration) (grant, error)
+	// connect counts one attempt and takes one open connection until d.lapse has
+	// passed, or does neither (grant.n is 0).
+	connect(ctx context.Context, p *plan, d dial) (grant, error)
+	// settle notes what came of a dial that connect has granted.
+	settle(ctx context.Context, r report) error
 	// renew puts off the lapse of leases. A lease that is no longer known is taken
 	// again if there is room, because a store that lost its newest data must not
-	// cost every connection; false means that there was none.
-	renew(ctx context.Context, p *plan, leases []string, lapse time.Duration) ([]bool, error)
+	// cost every connection.
+	renew(ctx context.Context, p *plan, r renewal) (renewed, error)
 	// release gives leases back. Unknown ones are no error.
 	release(ctx context.Context, leases []string) error
 	// releaseOwner gives back every lease of one owner and returns how many.
@@ -27,14 +30,19 @@ type store interface {
 	// charge counts what the store may have forgotten, and closes every timeline
 	// for as long as slots may have been taken ahead.
 	charge(ctx context.Context, timelines []string, cs []charge) error
-	// usage reads the counters and the leases.
+	// usage reads the counters, the leases and the breakers.
 	usage(ctx context.Context, cs []counter) (usage, error)
+	// reset forgets breakers, refused logins and all that was learned.
+	reset(ctx context.Context) error
+	// forgive forgets that the credentials of a stream were refused.
+	forgive(ctx context.Context, stream, login string) error
 }
 
 // grant is a store's answer.
 type grant struct {
 	n     int   // granted
 	delay int64 // µs from the store's now to the first slot; negative if it is past
+	every int64 // ns from one of the slots to the next
 	retry int64 // µs after which asking for more makes sense
 	now   int64 // the store's clock, µs
 }
@@ -43,6 +51,28 @@ type grant struct {
 type unused struct {
 	at int64
 	n  int
+}
+
+// dial is one connection that is about to be opened.
+type dial struct {
+	lease   string
+	login   string        // fingerprint of the credentials
+	lapse   time.Duration // of the lease
+	dialing time.Duration // lapse of the dial itself, unless renewed
+	most    int           // ungreeted dials of the stream at once; 0: no breaker
+}
+
+// renewal is a process's leases.
+type renewal struct {
+	leases         []string
+	ungreeted      []bool // by lease: the dial is still under way
+	lapse, dialing time.Duration
+}
+
+// renewed is the answer: which leases are held, and what was learned meanwhile.
+type renewed struct {
+	held   []bool
+	groups []string // with a learned rate
 }
 
 // charge adds n to a counter, or fills it up to n.
@@ -54,8 +84,12 @@ type charge struct {
 
 // usage is what the store knows.
 type usage struct {
-	used   []int // per counter asked for
-	leases []leaseLeft
+	used     []int // per counter asked for
+	leases   []leaseLeft
+	firsts   map[string]int64 // by ramp: when its first message began
+	breakers map[string]breaker
+	refused  []refusedLogin
+	now      int64
 }
 
 type leaseLeft struct {

@@ -12,8 +12,9 @@ import (
 // clocked is a store whose clock the test moves.
 type clocked struct {
 	store
-	now time.Time
-	set func(time.Time)
+	now   time.Time
+	set   func(time.Time)
+	learn func(field string, value float64) // sets what was learned; 0: nothing
 }
 
 func (c *clocked) advance(d time.Duration) {
@@ -29,14 +30,35 @@ func clockedMemory() *clocked {
 	c := &clocked{store: m, now: epoch()}
 	m.now = func() time.Time { return c.now }
 	c.set = func(time.Time) {}
+	c.learn = m.learn
 	return c
 }
 
 func clockedMiniredis(t *testing.T) (*clocked, *miniredis.Miniredis) {
 	r := miniredis.RunT(t)
 	c := &clocked{store: newRedisStore(client(t, &redis.Options{Addr: r.Addr()}), "test", "acc"), now: epoch(), set: r.SetTime}
+	c.learn = func(field string, value float64) {
+		if value == 0 {
+			r.HDel("test:{b:acc}:state", field)
+		} else {
+			r.HSet("test:{b:acc}:state", field, exact(value))
+		}
+	}
 	r.SetTime(c.now)
 	return c, r
+}
+
+// learn sets what was learned; 0 forgets it.
+func (m *Memory) learn(field string, value float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.caps == nil {
+		m.caps = map[string]float64{}
+	}
+	m.caps[field] = value
+	if value == 0 {
+		delete(m.caps, field)
+	}
 }
 
 func eachClocked(t *testing.T, f func(t *testing.T, c *clocked)) {
@@ -70,7 +92,7 @@ func TestTimelineRate(t *testing.T) {
 	t.Parallel()
 	eachClocked(t, func(t *testing.T, c *clocked) {
 		for _, w := range []Window{{200, sec}, {400, 2 * sec}, {20_000, sec}, {1, sec}, {600, time.Minute}} {
-			p := Limits{Open: 1, Messages: []Window{w}}.messagePlan("ad")
+			p := Limits{Open: 1, Messages: []Window{w}}.messagePlan(Class{Stream: "ad"})
 			p.slots[0].name += fmt.Sprint(w.N) // a timeline of its own
 			whole := w.Per + slack(w.Per)
 			c.lease(t, p, 1)
@@ -96,7 +118,7 @@ func TestSlowestMovesAll(t *testing.T) {
 		fast := Limits{Open: 1, Messages: []Window{{100, sec}}}                  // a slot every 11 ms
 		both := Limits{Open: 1, Messages: []Window{{100, sec}, {500, 10 * sec}}} // every 21 ms
 		both.Streams = map[string]Share{"auth": {Reserve: []Window{{50, sec}}}}
-		auth := both.messagePlan("auth")
+		auth := both.messagePlan(Class{Stream: "auth"})
 		c.lease(t, auth, 1)
 		c.advance(sec)
 		// Slots 20 ms ago, and 1, 22 and 43 ms ahead.
@@ -105,7 +127,7 @@ func TestSlowestMovesAll(t *testing.T) {
 		}
 		// The last was 43 ms ahead: the next is 11 ms after a slot 20 ms before that.
 		c.advance(20 * time.Millisecond)
-		if g := c.lease(t, fast.messagePlan("ad"), 1); g.delay != 14_000 {
+		if g := c.lease(t, fast.messagePlan(Class{Stream: "ad"}), 1); g.delay != 14_000 {
 			t.Errorf("the next slot is at %d µs, want 14000", g.delay)
 		}
 	})
@@ -116,7 +138,7 @@ func TestSlowestMovesAll(t *testing.T) {
 func TestCounterOpensAgain(t *testing.T) {
 	t.Parallel()
 	eachClocked(t, func(t *testing.T, c *clocked) {
-		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan("ad")
+		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan(Class{Stream: "ad"})
 		first := c.lease(t, p, 60)
 		c.advance(10 * time.Minute)
 		second := c.lease(t, p, 60)
@@ -143,7 +165,7 @@ func TestCounterOpensAgain(t *testing.T) {
 func TestGivenBack(t *testing.T) {
 	t.Parallel()
 	eachClocked(t, func(t *testing.T, c *clocked) {
-		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan("ad")
+		p := Limits{Open: 1, Messages: []Window{{100, hour}}}.messagePlan(Class{Stream: "ad"})
 		old := c.lease(t, p, 50)
 		for range 5 {
 			c.advance(hour / buckets)
@@ -169,7 +191,7 @@ func TestReserveGoesFirst(t *testing.T) {
 	t.Parallel()
 	eachClocked(t, func(t *testing.T, c *clocked) {
 		l := shipped()
-		ad, auth := l.messagePlan("ad"), l.messagePlan("auth")
+		ad, auth := l.messagePlan(Class{Stream: "ad"}), l.messagePlan(Class{Stream: "auth"})
 		c.lease(t, ad, 1)
 		c.advance(sec)
 		c.drain(t, ad, sec)
@@ -217,7 +239,7 @@ func TestBorrowing(t *testing.T) {
 		l := Limits{Open: 9, Messages: []Window{{200, sec}}, Streams: map[string]Share{
 			"auth": {Reserve: []Window{{20, sec}}}, "normal": {Reserve: []Window{{20, sec}}},
 		}}
-		auth, normal, ad := l.messagePlan("auth"), l.messagePlan("normal"), l.messagePlan("ad")
+		auth, normal, ad := l.messagePlan(Class{Stream: "auth"}), l.messagePlan(Class{Stream: "normal"}), l.messagePlan(Class{Stream: "ad"})
 		c.lease(t, ad, 1)
 		c.advance(sec)
 		got := map[string]int{}
@@ -240,7 +262,7 @@ func TestReserveOfTheDay(t *testing.T) {
 		l := Limits{Open: 9, Messages: []Window{{100, day}}, Streams: map[string]Share{
 			"auth": {Reserve: []Window{{30, day}}},
 		}}
-		ad, auth := l.messagePlan("ad"), l.messagePlan("auth")
+		ad, auth := l.messagePlan(Class{Stream: "ad"}), l.messagePlan(Class{Stream: "auth"})
 		if g := c.lease(t, ad, 200); g.n != 70 {
 			t.Errorf("ads got %d, want 70", g.n)
 		}
@@ -263,11 +285,11 @@ func TestReserveOfItsOwnWindow(t *testing.T) {
 		l := Limits{Open: 9, Messages: []Window{{240, day}}, Streams: map[string]Share{
 			"auth": {Reserve: []Window{{5, hour}}},
 		}}
-		if g := c.lease(t, l.messagePlan("ad"), 1000); g.n != 120 {
+		if g := c.lease(t, l.messagePlan(Class{Stream: "ad"}), 1000); g.n != 120 {
 			t.Errorf("ads got %d, want what 24 times 5 leave", g.n)
 		}
 		// Within the hour's reserve first, then beyond it.
-		auth := l.messagePlan("auth")
+		auth := l.messagePlan(Class{Stream: "auth"})
 		if g := c.lease(t, auth, 1000); g.n != 5 {
 			t.Errorf("codes got %d within the reserve, want 5", g.n)
 		}
@@ -283,15 +305,15 @@ func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	eachClocked(t, func(t *testing.T, c *clocked) {
 		l := Limits{Open: 9, New: []Window{{3, time.Minute}}, Messages: []Window{{200, sec}}}
-		ad, conn := l.messagePlan("ad"), l.connectPlan("ad")
+		ad, conn := l.messagePlan(Class{Stream: "ad"}), l.connectPlan("ad")
 		c.lease(t, ad, 1)
 		for i := range 3 {
-			if g, err := c.connect(t.Context(), conn, fmt.Sprintf("ad:o:%d", i), 10*sec); err != nil || g.n != 1 {
+			if g, err := c.connect(t.Context(), conn, dial{lease: fmt.Sprintf("ad:o:%d", i), lapse: 10 * sec}); err != nil || g.n != 1 {
 				t.Fatal(g, err)
 			}
 		}
 		c.advance(-5 * time.Minute)
-		if g, _ := c.connect(t.Context(), conn, "ad:o:4", 10*sec); g.n != 0 {
+		if g, _ := c.connect(t.Context(), conn, dial{lease: "ad:o:4", lapse: 10 * sec}); g.n != 0 {
 			t.Error("a fourth connection in the window")
 		}
 		if n := c.drain(t, ad, 11*sec); n < 1980 || n > 2020 {
@@ -299,6 +321,55 @@ func TestClockSetBack(t *testing.T) {
 		}
 		if u, _ := c.usage(t.Context(), nil); len(u.leases) != 0 {
 			t.Errorf("%d leases after their time", len(u.leases))
+		}
+	})
+}
+
+// A warm-up grows by the day from the first message on, and the reserves in it
+// grow with it.
+func TestWarmUpByDay(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := Limits{Open: 9, WarmUp: map[string]Ramp{Everyone: {100, 2, 1000}, "new.example": {10, 3, 50}},
+			Streams: map[string]Share{"auth": {Reserve: []Window{{200, day}}}}}
+		fresh := l.messagePlan(Class{Stream: "ad", Sender: "new.example"})
+		ad, auth := l.messagePlan(Class{Stream: "ad"}), l.messagePlan(Class{Stream: "auth"})
+		c.advance(40 * day) // before the first message no day counts
+		for i, want := range [][3]int{{10, 70, 20}, {30, 130, 40}, {50, 270, 80}, {50, 590, 160}, {50, 750, 200}, {50, 750, 200}} {
+			got := [3]int{c.lease(t, fresh, 5000).n, c.lease(t, ad, 5000).n, c.lease(t, auth, 5000).n}
+			if got != want {
+				t.Errorf("day %d: new sender, ads and codes got %v, want %v", i+1, got, want)
+			}
+			if g := c.lease(t, ad, 1); g.n != 0 || g.retry < micros(day) {
+				t.Errorf("day %d: granted %d more, ask again after %d µs", i+1, g.n, g.retry)
+			}
+			c.advance(day + slack(day) + day/buckets + sec)
+		}
+		if u, err := c.usage(t.Context(), nil); err != nil || len(u.firsts) != 2 {
+			t.Errorf("firsts %v, %v", u.firsts, err)
+		}
+	})
+}
+
+// A learned rate may rise and fall from call to call; no two messages are nearer
+// to each other than the rate wants, but for the lateness of a second's window.
+func TestLearnedRateMoves(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		p := Limits{Open: 9, Messages: []Window{{1000, sec}}}.messagePlan(Class{Stream: "ad", Group: "naver"})
+		for i, every := range []float64{10_000, 40_000.5, 5000, 100_000, 2000} {
+			field := learnedRate
+			if i%2 == 1 {
+				field += ":naver"
+			}
+			c.learn(field, every)
+			c.drain(t, p, 200*time.Millisecond)
+			n := c.drain(t, p, 2*sec)
+			want := int(2_000_000 / max(every, 1100))
+			if n < want-1 || n > want+int(40_000/every)+1 {
+				t.Errorf("%d messages of %.0f µs in 2 s, want about %d", n, every, want)
+			}
+			c.learn(field, 0)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
 	"github.com/sluicemail/sluice/templates"
+	"github.com/sluicemail/sluice/throttle"
 )
 
 // ledger is the part of a member that a feed writes to.
@@ -19,74 +20,85 @@ type ledger interface {
 	Decide(c *queue.Claim, index int, o mail.Outcome, r mail.Reply)
 	Withdraw(in *queue.Intent)
 	Held(s mail.Stream, campaign string) (queue.Hold, bool)
+	HeldGroup(s mail.Stream, group string) (queue.Hold, bool)
 	Now() int64
 }
 
 // budget is the part of the fleet's budget that a feed asks before each message.
 type budget interface {
-	TryMessage(stream string) bool
-	Message(ctx context.Context, stream string) error
+	TryMessage(c throttle.Class) bool
+	Message(ctx context.Context, classes ...throttle.Class) (throttle.Class, error)
+	Wait(c throttle.Class) time.Duration
 }
 
 // feed hands the due recipients of all claimed blocks of a stream to the stream's
-// connections, the block claimed first before the others. It implements
-// smtp.Source.
+// connections, the block claimed first before the others; who has no budget for the
+// recipient's destination is passed over. It implements smtp.Source.
 type feed struct {
 	stream mail.Stream
 	conf   Stream
 	ledger ledger
 	budget budget
-	login  func(smtp.Reply) // called when the relay wants a login in mid-session
-	bufs   sync.Pool        // *[]byte, the content of one message
+	group  func(domain string) string // the destination group, "" = none
+	heard  func(heard)                // told of every reply; must not block
+	bufs   sync.Pool                  // *[]byte, the content of one message
 
 	mu      sync.Mutex
 	works   []*work
 	stopped bool
-	last    string        // campaign of the work added or asked for last
-	wake    chan struct{} // closed and replaced when work arrives
+	refused []throttle.Class // without budget at this turn; memory of pick
+	last    string           // campaign of the work added or asked for last
+	wake    chan struct{}    // closed and replaced when work arrives
 }
 
-// work is one claimed block being sent. Its fields are guarded by the feed's mu.
-type work struct {
-	claim    *queue.Claim
-	program  *templates.Program
-	due      []int       // recipients still to be taken, in order
-	inFlight int         // taken and not done
-	unsent   map[int]int // how often a begun message of a recipient came back unsent
-	stopped  bool        // nothing more is taken from it
-	done     chan struct{}
-}
-
-// maxUnsent is how often a connection may break with the same recipient's message
-// begun before that recipient is deferred: its message may be what breaks them.
-const maxUnsent = 5
-
-func newFeed(s mail.Stream, conf Stream, l ledger, b budget, login func(smtp.Reply)) *feed {
-	return &feed{
-		stream: s, conf: conf, ledger: l, budget: b, login: login, wake: make(chan struct{}),
-		bufs: sync.Pool{New: func() any { b := make([]byte, 0, 32<<10); return &b }},
-	}
-}
-
-// add puts a claimed block's due recipients into the feed and returns a channel
-// that is closed when the block has nothing left to send here.
-func (f *feed) add(c *queue.Claim, p *templates.Program) <-chan struct{} {
-	w := &work{claim: c, program: p, unsent: map[int]int{}, done: make(chan struct{})}
-	now := f.ledger.Now()
-	for i := range c.Standings {
-		if at, ok := c.Standings[i].DueAt(f.conf.Resend); ok && at <= now {
-			w.due = append(w.due, i)
-		}
-	}
+// add puts a claimed block's due recipients into the feed. The work's done is closed
+// when the block has nothing left to send here.
+func (f *feed) add(c *queue.Claim, p *templates.Program, suppressed map[int]string) *work {
+	w := &work{claim: c, program: p, unsent: map[int]int{}, done: make(chan struct{}), lots: f.sort(c)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.withhold(w, suppressed)
 	w.stopped = f.stopped
 	f.last = c.Campaign.ID
 	f.works = append(f.works, w)
 	f.finish(w)
+	f.rouse()
+	return w
+}
+
+// rouse wakes who waits for work. The caller holds f.mu.
+func (f *feed) rouse() {
 	close(f.wake)
 	f.wake = make(chan struct{})
-	return w.done
+}
+
+// withhold ends those of a work who are on the suppression list, each with the reason.
+// The caller holds f.mu.
+func (f *feed) withhold(w *work, suppressed map[int]string) {
+	if len(suppressed) == 0 {
+		return
+	}
+	w.drop(func(i int) bool {
+		why, listed := suppressed[i]
+		if listed {
+			f.ledger.Decide(w.claim, i, mail.Suppressed, mail.Reply{Text: why})
+		}
+		return listed
+	})
+}
+
+// recheck withholds from the works in hand who came onto the suppression list.
+func (f *feed) recheck(check func(*queue.Claim) map[int]string) {
+	f.mu.Lock()
+	works := append([]*work(nil), f.works...)
+	f.mu.Unlock()
+	for _, w := range works {
+		listed := check(w.claim)
+		f.mu.Lock()
+		f.withhold(w, listed)
+		f.finish(w)
+		f.mu.Unlock()
+	}
 }
 
 // stop ends the taking of recipients; what is in flight is finished.
@@ -94,25 +106,41 @@ func (f *feed) stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stopped = true
+	f.endWorks(func(*work) bool { return true })
+}
+
+// stopCampaign ends the taking of a campaign's recipients, before the hold that is
+// being written for it is seen.
+func (f *feed) stopCampaign(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.endWorks(func(w *work) bool { return w.claim.Campaign.ID == id })
+}
+
+// endWorks stops some works. The caller holds f.mu.
+func (f *feed) endWorks(which func(*work) bool) {
 	for _, w := range append([]*work(nil), f.works...) {
-		w.stopped = true
-		f.finish(w)
+		if which(w) {
+			w.stopped = true
+			f.finish(w)
+		}
 	}
 }
 
-// finish takes a work off the feed once nothing of it is left. The caller holds
-// f.mu.
-func (f *feed) finish(w *work) {
-	if w.inFlight > 0 || (len(w.due) > 0 && !w.stopped) {
-		return
+// finish takes a work off the feed once nothing of it is left, and reports whether it
+// did. The caller holds f.mu.
+func (f *feed) finish(w *work) bool {
+	if w.inFlight > 0 || !w.over() {
+		return false
 	}
 	for i, other := range f.works {
 		if other == w {
 			f.works = append(f.works[:i], f.works[i+1:]...)
 			close(w.done)
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // TryNext implements smtp.Source.
@@ -124,56 +152,109 @@ func (f *feed) TryNext() (smtp.Transaction, smtp.Supply) {
 	return t, supply
 }
 
+// Waiting implements smtp.Source.
+func (f *feed) Waiting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.works {
+		if !w.over() {
+			return true
+		}
+	}
+	return false
+}
+
 // Next implements smtp.Source.
 func (f *feed) Next(ctx context.Context) (smtp.Transaction, error) {
-	granted := func(string) bool { return true }
 	ask := f.budget.TryMessage
 	for {
 		f.mu.Lock()
 		wake := f.wake
 		f.mu.Unlock()
 		t, supply := f.take(ask)
+		ask = f.budget.TryMessage
 		switch {
 		case t != nil:
 			return t, nil
 		case supply == smtp.Throttled:
-			if err := f.budget.Message(ctx, string(f.stream)); err != nil {
-				return nil, err
+			if granted, ok := f.awaitBudget(ctx, wake); ok {
+				// The token in hand is spent at the next turn, or lapses unused.
+				ask = func(c throttle.Class) bool { return c == granted || f.budget.TryMessage(c) }
 			}
-			ask = granted // the token in hand is spent at the next turn, or lapses unused
-			continue
+		default:
+			select {
+			case <-ctx.Done():
+			case <-wake:
+			}
 		}
-		ask = f.budget.TryMessage
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-wake:
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
 	}
 }
 
+// recheckEvery bounds a wait for budget: by then a block may have to be parked.
+const recheckEvery = time.Second
+
+// awaitBudget waits until one of the works' lots has budget, and returns its class, or
+// until other work arrives.
+func (f *feed) awaitBudget(ctx context.Context, wake <-chan struct{}) (throttle.Class, bool) {
+	ctx, cancel := context.WithTimeout(ctx, recheckEvery)
+	defer cancel()
+	go func() {
+		select {
+		case <-wake:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	granted, err := f.budget.Message(ctx, f.classes()...)
+	return granted, err == nil
+}
+
+// classes lists what the works' recipients draw on, without those that are held.
+func (f *feed) classes() []throttle.Class {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []throttle.Class
+	seen := map[throttle.Class]bool{}
+	for _, w := range f.works {
+		for _, l := range w.lots {
+			if len(l.due) == 0 || seen[l.class] {
+				continue
+			}
+			seen[l.class] = true
+			if _, held := f.heldGroup(l.class.Group); !held {
+				list = append(list, l.class)
+			}
+		}
+	}
+	return list
+}
+
 // take picks the next recipient, spends a token on it and renders its mail.
-func (f *feed) take(token func(string) bool) (*sending, smtp.Supply) {
+func (f *feed) take(token func(throttle.Class) bool) (*sending, smtp.Supply) {
 	for {
-		w, i, supply := f.pick(token)
+		t, supply := f.pick(token)
 		if supply != smtp.Ready {
 			return nil, supply
 		}
-		t, err := f.render(w, i)
+		err := f.render(t)
 		if err == nil {
 			return t, smtp.Ready
 		}
 		// The list was checked against the template when it was read, so this is a
 		// fault of ours or of the stored data. It must not stop the others.
-		f.ledger.Decide(w.claim, i, mail.Rejected, mail.Reply{Text: "template: " + err.Error()})
-		f.back(w)
+		f.ledger.Decide(t.work.claim, t.index, mail.Rejected, mail.Reply{Text: "template: " + err.Error()})
+		f.back(t.work)
 	}
 }
 
 // pick chooses the next recipient whose mail may begin now.
-func (f *feed) pick(token func(string) bool) (*work, int, smtp.Supply) {
+func (f *feed) pick(token func(throttle.Class) bool) (*sending, smtp.Supply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.refused = f.refused[:0]
 	for n := 0; n < len(f.works); {
 		w := f.works[n]
 		if !w.stopped {
@@ -181,65 +262,66 @@ func (f *feed) pick(token func(string) bool) (*work, int, smtp.Supply) {
 			w.stopped = held || w.claim.Lost()
 		}
 		f.expire(w)
-		if w.stopped || len(w.due) == 0 {
-			before := len(f.works)
-			f.finish(w)
-			if len(f.works) == before {
-				n++
-			}
+		if f.finish(w) {
 			continue
 		}
-		if !token(string(f.stream)) {
-			return nil, 0, smtp.Throttled
+		if t := f.pickFrom(w, token); t != nil {
+			return t, smtp.Ready
 		}
-		i := w.due[0]
-		w.due = w.due[1:]
-		w.inFlight++
-		return w, i, smtp.Ready
-	}
-	return nil, 0, smtp.Empty
-}
-
-// expire decides, by Redis's clock and just before MAIL, for those that are too
-// old. All recipients of a campaign have the same age.
-func (f *feed) expire(w *work) {
-	if f.conf.TTL == 0 || w.stopped || len(w.due) == 0 || f.ledger.Now() < f.expiry(w.claim.Campaign).UnixMilli() {
-		return
-	}
-	for _, i := range w.due {
-		r := w.claim.Standings[i].Reply
-		if r.Text == "" {
-			r.Text = "not sent within " + f.conf.TTL.String()
+		if f.park(w); !f.finish(w) {
+			n++
 		}
-		f.ledger.Decide(w.claim, i, mail.Expired, r)
 	}
-	w.due = nil
+	if len(f.refused) > 0 {
+		return nil, smtp.Throttled
+	}
+	return nil, smtp.Empty
 }
 
-func (f *feed) expiry(c *queue.Campaign) time.Time {
-	born := c.Created
-	if c.Start.After(born) {
-		born = c.Start
+// pickFrom takes the next recipient of w that there is budget for; nil: none. The
+// caller holds f.mu.
+func (f *feed) pickFrom(w *work, token func(throttle.Class) bool) *sending {
+	for !w.over() {
+		n := w.first(func(l *lot) bool {
+			_, held := f.heldGroup(l.class.Group)
+			return !held && !f.wasRefused(l.class)
+		})
+		if n < 0 {
+			return nil
+		}
+		class := w.lots[n].class
+		if token(class) {
+			return &sending{feed: f, work: w, index: w.take(n), class: class}
+		}
+		f.refused = append(f.refused, class)
 	}
-	return born.Add(f.conf.TTL)
+	return nil
 }
 
-// render makes the mail of recipient i.
-func (f *feed) render(w *work, i int) (*sending, error) {
-	c := w.claim
-	buf := f.bufs.Get().(*[]byte)
-	t := &sending{feed: f, work: w, index: i, buf: buf}
-	id := templates.MessageID(c.Campaign.ID, c.Block.Lines[i], w.program.MessageIDDomain())
-	content, err := w.program.Render((*buf)[:0], templates.Recipient{
+func (f *feed) wasRefused(c throttle.Class) bool {
+	for _, r := range f.refused {
+		if r == c {
+			return true
+		}
+	}
+	return false
+}
+
+// render makes the mail of a recipient that was taken.
+func (f *feed) render(t *sending) error {
+	c, i := t.work.claim, t.index
+	t.buf = f.bufs.Get().(*[]byte)
+	id := templates.MessageID(c.Campaign.ID, c.Block.Lines[i], t.work.program.MessageIDDomain())
+	content, err := t.work.program.Render((*t.buf)[:0], templates.Recipient{
 		Email: c.Block.Emails[i], Values: c.Block.Row(nil, i), MessageID: id, Date: time.UnixMilli(f.ledger.Now()),
 	})
 	if err != nil {
-		f.bufs.Put(buf)
-		return nil, err
+		f.bufs.Put(t.buf)
+		return err
 	}
-	*buf = content
+	*t.buf = content
 	t.msg = smtp.Message{From: c.Campaign.From, To: c.Block.Emails[i], Content: content}
-	return t, nil
+	return nil
 }
 
 // next is the campaign whose mail is sent next, or was last; "" before the first.
@@ -260,21 +342,19 @@ func (f *feed) back(w *work) {
 	f.finish(w)
 }
 
-// again puts a taken recipient back into the feed, before the others.
-func (f *feed) again(w *work, i int) {
+// again puts a taken recipient back into the feed, before the others or behind them.
+func (f *feed) again(t *sending, behind bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w.due = append([]int{i}, w.due...)
-	w.inFlight--
-	f.finish(w)
-	close(f.wake)
-	f.wake = make(chan struct{})
+	t.work.back(t.index, t.class, behind)
+	f.finish(t.work)
+	f.rouse()
 }
 
-// strikes counts a begun message of recipient i that came back unsent.
-func (f *feed) strikes(w *work, i int) int {
+// strikes counts a begun message of t's recipient that came back unsent.
+func (f *feed) strikes(t *sending) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w.unsent[i]++
-	return w.unsent[i]
+	t.work.unsent[t.index]++
+	return t.work.unsent[t.index]
 }

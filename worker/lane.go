@@ -11,6 +11,7 @@ import (
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/suppress"
 	"github.com/sluicemail/sluice/templates"
 	"github.com/sluicemail/sluice/throttle"
 )
@@ -22,32 +23,48 @@ type lane struct {
 	sc     Stream
 	member *queue.Member
 	budget *throttle.Budget
+	logins *logins
 	feed   *feed
 	log    *slog.Logger
 
-	size    int64           // SIZE that was noted last; used by the pool's one dialling goroutine
-	refused chan smtp.Reply // capacity 1: a connection was told to log in in mid-session
+	errands *errands
+	halts   chan *halted // capacity 1: the relay wants no more of this login
+
+	// Used by the pool's one dialling goroutine, or between two pools.
+	dialConf smtp.DialConfig
+	login    string          // fingerprint of the credentials in dialConf
+	lease    *throttle.Lease // of the dial under way
+	dialAt   time.Time       // when that began
+	size     int64           // SIZE that was noted last
+	told     string          // why no connection could be had, as was logged last
 
 	mu        sync.Mutex
 	programs  map[string]*templates.Program // of the campaigns being sent, by id
 	strangers map[string]bool               // campaigns for another relay that were told of
 	opened    map[string]int                // connections opened and not yet counted, by campaign
+	barred    []suppress.Entry              // to be put onto the suppression list
 	handlers  sync.WaitGroup
 	draining  bool // no handler may begin any more
 }
 
-func newLane(c Config, s mail.Stream, sc Stream, m *queue.Member, b *throttle.Budget) *lane {
-	l := &lane{
-		conf: c, stream: s, sc: sc, member: m, budget: b, log: c.Log.With("stream", string(s)),
-		refused: make(chan smtp.Reply, 1), programs: map[string]*templates.Program{},
-		opened: map[string]int{}, strangers: map[string]bool{},
+func newLane(c Config, s mail.Stream, m *queue.Member, b *throttle.Budget, in *logins) *lane {
+	sc := c.Streams[s]
+	if c.Group == nil {
+		c.Group = func(string) string { return "" }
 	}
-	l.feed = newFeed(s, sc, m, b, func(r smtp.Reply) {
-		select {
-		case l.refused <- r:
-		default:
-		}
-	})
+	l := &lane{
+		conf: c, stream: s, sc: sc, member: m, budget: b, logins: in, log: c.Log.With("stream", string(s)),
+		halts: make(chan *halted, 1), programs: map[string]*templates.Program{},
+		opened: map[string]int{}, strangers: map[string]bool{},
+		dialConf: sc.Dial, login: sc.Login,
+	}
+	in.set(s, l.login)
+	m.UseLogin(s, l.login)
+	l.errands = newErrands(l.log)
+	l.feed = &feed{
+		stream: s, conf: sc, ledger: m, budget: b, group: c.Group, heard: l.hear, wake: make(chan struct{}),
+		bufs: sync.Pool{New: func() any { b := make([]byte, 0, 32<<10); return &b }},
+	}
 	return l
 }
 
@@ -69,9 +86,10 @@ func (l *lane) blocks() int {
 
 // run works until ctx ends, then drains; when stop ends it leaves at once.
 func (l *lane) run(ctx, stop context.Context) {
-	if err := l.conf.Queue.LiftStream(ctx, l.stream); err != nil && ctx.Err() == nil {
-		l.log.Warn("a hold on the stream was not lifted", "err", err)
+	if err := l.conf.Queue.LiftLogin(ctx, l.stream, l.login); err != nil && ctx.Err() == nil {
+		l.log.Warn("a hold on the login was not lifted", "err", err)
 	}
+	l.forgive(ctx)
 	jobs, err := l.conf.Queue.Listen(l.stream, l.blocks(), func(campaign string, block int) { l.handle(stop, campaign, block) })
 	if err != nil {
 		l.log.Error("no jobs can be taken", "err", err)
@@ -87,145 +105,17 @@ func (l *lane) run(ctx, stop context.Context) {
 	defer context.AfterFunc(ctx, drain)()
 	var pumping sync.WaitGroup
 	pumping.Go(func() { l.pumpLoop(ctx) })
+	pumping.Go(func() { l.watchSuppressed(ctx) })
+	running, end := context.WithCancel(stop)
+	pumping.Go(func() { l.errands.run(running) })
 	l.connect(ctx, stop)
 	drain()
 	l.handlers.Wait()
+	end()
 	pumping.Wait()
 	l.countConnections(stop)
 	if err := jobs.Close(); err != nil {
 		l.log.Debug("closing the job server", "err", err)
-	}
-}
-
-// connect runs the stream's connections. A refused login holds the stream for the
-// whole fleet until it is lifted.
-func (l *lane) connect(ctx, stop context.Context) {
-	for ctx.Err() == nil {
-		err := l.pool(ctx, stop)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		l.hold(ctx, err)
-		l.waitLifted(ctx)
-	}
-}
-
-// budgetPatience is how long a connection waits for the budget before that is told.
-const budgetPatience = 5 * time.Second
-
-// pool runs one pool until ctx ends or the login is refused.
-func (l *lane) pool(ctx, stop context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	select {
-	case <-l.refused: // said to a connection of the pool before
-	default:
-	}
-	go func() {
-		select {
-		case r := <-l.refused:
-			cancel(fmt.Errorf("%w: %d %s", smtp.ErrLogin, r.Code, r.Text))
-		case <-ctx.Done():
-		}
-	}()
-	told := ""
-	p, err := smtp.NewPool(smtp.PoolConfig{
-		Dial: l.dial,
-		Admit: func(ctx context.Context) (smtp.Lease, error) {
-			told := time.AfterFunc(budgetPatience, func() {
-				l.log.Info("waiting until limits.connections allows one more connection; mail goes on over those that are open")
-			})
-			defer told.Stop()
-			lease, err := l.budget.Connect(ctx, string(l.stream))
-			if err != nil {
-				return nil, err
-			}
-			return lease, nil
-		},
-		Source: l.feed, Max: l.sc.Max, Warm: l.sc.Warm, PerConnection: l.conf.PerConnection,
-		OnDial: func(err error) {
-			switch {
-			case err == nil:
-				l.connected()
-				if told != "" {
-					l.log.Info("the relay takes connections again")
-					told = ""
-				}
-			case err.Error() != told:
-				told = err.Error()
-				l.log.Error("no connection to the relay; mail waits", "err", err)
-			}
-		},
-		Log: l.log,
-	})
-	if err != nil {
-		return err
-	}
-	err = p.Run(ctx, stop)
-	if cause := context.Cause(ctx); err == nil && errors.Is(cause, smtp.ErrLogin) {
-		return cause
-	}
-	return err
-}
-
-// dial opens a connection and keeps what producers want to know of the relay.
-func (l *lane) dial(ctx context.Context) (*smtp.Conn, error) {
-	c, err := smtp.Dial(ctx, l.sc.Dial)
-	if err != nil {
-		return nil, err
-	}
-	if size := c.Extensions().Size; size > 0 && size != l.size {
-		if err := l.conf.Queue.NoteRelaySize(ctx, l.conf.Relay, size); err == nil {
-			l.size = size
-		}
-	}
-	return c, nil
-}
-
-// connected notes a connection for the campaign whose mail is next.
-func (l *lane) connected() {
-	if campaign := l.feed.next(); campaign != "" {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.opened[campaign]++
-	}
-}
-
-// countConnections writes what connected noted. What cannot be written now is
-// written at the next turn.
-func (l *lane) countConnections(ctx context.Context) {
-	l.mu.Lock()
-	opened := l.opened
-	l.opened = map[string]int{}
-	l.mu.Unlock()
-	for campaign, n := range opened {
-		if err := l.conf.Queue.CountConnections(ctx, campaign, n); err != nil {
-			l.mu.Lock()
-			l.opened[campaign] += n
-			l.mu.Unlock()
-		}
-	}
-}
-
-// hold stops the stream for everyone: the relay does not take the login.
-func (l *lane) hold(ctx context.Context, err error) {
-	why := fmt.Sprintf("the relay refused the login of stream %s: %v", l.stream, err)
-	l.log.Error("stream held; nobody's mail was used up", "why", why, "fix", "correct relay.user and relay.password (NHN Cloud: AppKey and SecretKey of the Email product), then start a worker again")
-	for d := 100 * time.Millisecond; ; d = min(2*d, 5*time.Second) {
-		err := l.conf.Queue.HoldStream(ctx, l.stream, why, l.sc.Login)
-		if err == nil || wait(ctx, d) != nil {
-			return
-		}
-	}
-}
-
-// waitLifted returns once no hold is on the stream, or ctx ends.
-func (l *lane) waitLifted(ctx context.Context) {
-	for wait(ctx, time.Second) == nil {
-		if h, held := l.member.Held(l.stream, ""); !held || h.State != queue.HoldHeld {
-			l.log.Info("hold lifted, trying the login again")
-			return
-		}
 	}
 }
 
@@ -279,11 +169,27 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 		l.postpone(ctx, c, brokenPause)
 		return
 	} else {
-		select {
-		case <-l.feed.add(c, p):
-		case <-ctx.Done():
-			return
-		}
+		l.send(ctx, c, p)
+		return
+	}
+	l.settle(ctx, c)
+	l.pump(ctx)
+}
+
+// send hands a claimed block to the connections, waits until they are done with it, and
+// gives it up.
+func (l *lane) send(ctx context.Context, c *queue.Claim, p *templates.Program) {
+	listed, err := l.suppressed(ctx, c)
+	if err != nil {
+		l.log.Warn("suppression list not read; the block is tried again", "err", err)
+		l.postpone(ctx, c, brokenPause)
+		return
+	}
+	w := l.feed.add(c, p, listed)
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		return
 	}
 	l.settle(ctx, c)
 	l.pump(ctx)

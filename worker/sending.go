@@ -7,6 +7,8 @@ import (
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/verdict"
+	"github.com/sluicemail/sluice/throttle"
 )
 
 // sending is one message on its way to one recipient. It implements
@@ -15,9 +17,19 @@ type sending struct {
 	feed   *feed
 	work   *work
 	index  int
+	class  throttle.Class
 	msg    smtp.Message
 	buf    *[]byte
 	intent *queue.Intent // nil until Begin
+}
+
+// heard is what became of one message, for all who learn from it.
+type heard struct {
+	campaign *queue.Campaign
+	class    throttle.Class
+	address  string
+	result   smtp.Result
+	verdict  verdict.Verdict // of a refusal
 }
 
 // Message implements smtp.Transaction.
@@ -29,52 +41,90 @@ func (t *sending) Begin() { t.intent = t.feed.ledger.Declare(t.work.claim, t.ind
 // Confirm implements smtp.Transaction.
 func (t *sending) Confirm(ctx context.Context) error { return t.feed.ledger.Confirm(ctx, t.intent) }
 
+// maxUnsent is how often a connection may break with the same recipient's message
+// begun before that recipient is deferred: its message may be what breaks them.
+const maxUnsent = 5
+
 // Done implements smtp.Transaction: it records what came of the message.
 func (t *sending) Done(r smtp.Result) {
-	f, w := t.feed, t.work
+	f, l := t.feed, t.feed.ledger
 	f.bufs.Put(t.buf)
-	reply := mail.Reply{Code: r.Reply.Code, Enhanced: r.Reply.Enhanced, Text: r.Reply.Text}
+	h := heard{campaign: t.work.claim.Campaign, class: t.class, address: t.msg.To, result: r}
 	switch r.Kind {
 	case smtp.Accepted:
-		f.ledger.Record(t.intent, mail.Accepted, reply, 0)
+		l.Record(t.intent, mail.Accepted, replyOf(r), 0)
 	case smtp.Refused:
-		if wantsLogin(r) {
-			f.ledger.Withdraw(t.intent)
-			f.login(r.Reply)
-			f.again(w, t.index)
+		h.verdict = f.conf.judge(r)
+		if t.refused(h) {
+			f.heard(h)
 			return
 		}
-		t.refused(reply)
 	case smtp.Unknown:
-		f.ledger.Record(t.intent, mail.Unknown, mail.Reply{Text: errText("no reply to the end of the message", r.Err)}, 0)
+		l.Record(t.intent, mail.Unknown, mail.Reply{Text: errText("no reply to the end of the message", r.Err)}, 0)
 	case smtp.Invalid:
-		f.ledger.Decide(w.claim, t.index, mail.Rejected, mail.Reply{Text: errText("not sendable", r.Err)})
+		l.Decide(t.work.claim, t.index, mail.Rejected, mail.Reply{Text: errText("not sendable", r.Err)})
 	default: // smtp.Unsent
+		if r.Reply.Code >= 400 {
+			h.verdict = f.conf.judge(r)
+		}
 		if t.unsent(r) {
+			f.heard(h)
 			return
 		}
 	}
-	f.back(w)
+	f.heard(h)
+	f.back(t.work)
 }
 
-// refused records the relay's no: for good or until later, by the class of the
-// reply.
-func (t *sending) refused(reply mail.Reply) {
-	l := t.feed.ledger
-	if reply.Code >= 500 {
-		l.Record(t.intent, mail.Rejected, reply, 0)
-		return
+func replyOf(r smtp.Result) mail.Reply {
+	return mail.Reply{Code: r.Reply.Code, Enhanced: r.Reply.Enhanced, Text: r.Reply.Text}
+}
+
+// refused does for the recipient what the verdict says, and reports whether it went
+// back into the feed.
+func (t *sending) refused(h heard) (again bool) {
+	f, v, reply := t.feed, h.verdict, replyOf(h.result)
+	switch {
+	case notAboutThisMail(h.result.Stage, v):
+		// No attempt is counted. What the verdict stops is stopped by who hears of it.
+		f.ledger.Withdraw(t.intent)
+		f.again(t, true)
+		return true
+	case v.Action == verdict.Suppress || v.Action == verdict.Fail,
+		pauses(v) && reply.Code >= 500:
+		f.ledger.Record(t.intent, mail.Rejected, reply, 0)
+		return false
 	}
 	attempt := t.work.claim.Standings[t.index].Attempts + 1
-	l.Record(t.intent, mail.Deferred, reply, t.feed.due(t.work.claim.Campaign, attempt))
+	if most := f.conf.Retry.Attempts; most > 0 && attempt >= most {
+		reply.Text = fmt.Sprintf("given up after %d attempts: %s", attempt, reply.Text)
+		f.ledger.Record(t.intent, mail.Rejected, reply, 0)
+		return false
+	}
+	f.ledger.Record(t.intent, mail.Deferred, reply, t.due(attempt, v))
+	return false
 }
 
-// due is when the next attempt after the given one is made. It is never after the
-// mail's expiry, at which it is looked at once more, to say so.
-func (f *feed) due(c *queue.Campaign, attempt int) int64 {
-	due := f.ledger.Now() + f.conf.Retry.after(attempt).Milliseconds()
+// notAboutThisMail reports whether a refusal says nothing of the message or its
+// recipient: the relay wants us slower, or refused before it knew either.
+func notAboutThisMail(stage smtp.Stage, v verdict.Verdict) bool {
+	switch {
+	case v.Action == verdict.ThrottleConnection:
+		return true
+	case !pauses(v):
+		return false
+	}
+	return stage == smtp.StageMail || stage == smtp.StageData
+}
+
+// due is when the next attempt after the given one is made, in ms. It is never after
+// the mail's expiry, at which it is looked at once more, to say so.
+func (t *sending) due(attempt int, v verdict.Verdict) int64 {
+	f := t.feed
+	wait := max(f.conf.Retry.after(attempt, v.Action == verdict.RetrySlow || pauses(v)), v.Wait)
+	due := f.ledger.Now() + wait.Milliseconds()
 	if f.conf.TTL > 0 {
-		due = min(due, f.expiry(c).UnixMilli())
+		due = min(due, f.expiry(t.work.claim, t.index).UnixMilli())
 	}
 	return due
 }
@@ -82,32 +132,19 @@ func (f *feed) due(c *queue.Campaign, attempt int) int64 {
 // unsent puts the recipient back into the feed, and reports whether it did. No
 // attempt is counted, unless its message seems to be what breaks connections.
 func (t *sending) unsent(r smtp.Result) bool {
-	f, w := t.feed, t.work
+	f := t.feed
 	if t.intent == nil {
-		f.again(w, t.index)
+		f.again(t, false)
 		return true
 	}
-	if f.strikes(w, t.index) < maxUnsent {
+	if f.strikes(t) < maxUnsent {
 		f.ledger.Withdraw(t.intent)
-		f.again(w, t.index)
+		f.again(t, false)
 		return true
 	}
-	attempt := w.claim.Standings[t.index].Attempts + 1
+	attempt := t.work.claim.Standings[t.index].Attempts + 1
 	text := errText(fmt.Sprintf("%d connections broke with this message begun", maxUnsent), r.Err)
-	f.ledger.Record(t.intent, mail.Deferred, mail.Reply{Text: text}, f.due(w.claim.Campaign, attempt))
-	return false
-}
-
-// wantsLogin reports whether the relay turned MAIL down because it does not take
-// our login (RFC 4954 section 6): no recipient's fault.
-func wantsLogin(r smtp.Result) bool {
-	if r.Stage != smtp.StageMail {
-		return false
-	}
-	switch r.Reply.Code {
-	case 530, 534, 535, 538:
-		return true
-	}
+	f.ledger.Record(t.intent, mail.Deferred, mail.Reply{Text: text}, t.due(attempt, verdict.Verdict{}))
 	return false
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/relay"
-	"github.com/sluicemail/sluice/internal/smtp"
 )
 
 // A campaign whose template cannot be had is left alone for a while, and stops
@@ -88,15 +87,16 @@ func TestStaleRefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	budget, err := b.conf.Budget(m.Nonce())
+	in := &logins{of: map[string]string{}}
+	budget, err := b.conf.Budget(m.Nonce(), in.get)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var keep sync.WaitGroup
 	keep.Go(func() { _ = budget.Run(ctx) })
-	l := newLane(b.conf, mail.Ad, b.conf.Streams[mail.Ad], m, budget)
-	l.refused <- smtp.Reply{Code: 530}
+	l := newLane(b.conf, mail.Ad, m, budget, in)
+	l.halts <- &halted{why: "530"}
 	ended := make(chan error, 1)
 	go func() { ended <- l.pool(ctx, t.Context()) }()
 	b.eventually("it connects, or has ended", func() bool { return b.relay.Stats().Connections > 0 || len(ended) > 0 })

@@ -11,6 +11,8 @@ import (
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/suppress"
+	"github.com/sluicemail/sluice/internal/verdict"
 	"github.com/sluicemail/sluice/throttle"
 )
 
@@ -21,10 +23,18 @@ type Config struct {
 	// meant for another are left alone; "" sends them all.
 	Relay   string
 	Streams map[mail.Stream]Stream
-	// Budget makes this incarnation's share of the fleet's budget; owner is its nonce.
-	Budget func(owner string) (*throttle.Budget, error)
+	// Budget makes this incarnation's share of the fleet's budget; owner is its nonce,
+	// login tells the fingerprint of the credentials a stream uses at this moment.
+	Budget func(owner string, login func(stream string) string) (*throttle.Budget, error)
 	// PerConnection bounds a connection's use.
 	PerConnection smtp.Limits
+	// Group names the destination group of a mail domain, "" = none.
+	Group func(domain string) string
+	// Suppress is the list of those nobody writes to.
+	Suppress *suppress.List
+	// Credentials reads a stream's login again, with its fingerprint: asked while a login
+	// is held, so that a corrected secret is taken up without a restart. nil: never.
+	Credentials func(context.Context, mail.Stream) (smtp.DialConfig, string, error)
 	// Blocks is how many blocks of a stream are worked on at once; 0 = default.
 	Blocks int
 	Log    *slog.Logger
@@ -41,6 +51,9 @@ type Stream struct {
 	Resend bool
 	// Login is the fingerprint of the credentials.
 	Login string
+	// Verdicts say what the relay's replies mean; Preset names the relay for them.
+	Verdicts *verdict.Rules
+	Preset   string
 }
 
 // Run works until ctx ends, then drains: no new MAIL, open dots awaited, outcomes
@@ -79,7 +92,8 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 		}
 		return fmt.Errorf("join: %w", err)
 	}
-	if budget, err = c.Budget(m.Nonce()); err != nil {
+	in := &logins{of: map[string]string{}}
+	if budget, err = c.Budget(m.Nonce(), in.get); err != nil {
 		return errors.Join(fmt.Errorf("budget: %w", err), m.Leave(context.WithoutCancel(ctx)))
 	}
 	c.Log.Info("worker joined", "worker", m.Nonce())
@@ -99,8 +113,8 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 	go leaveWhenFenced(ctx, m, leave)
 
 	var lanes sync.WaitGroup
-	for s, sc := range c.Streams {
-		l := newLane(c, s, sc, m, budget)
+	for s := range c.Streams {
+		l := newLane(c, s, m, budget, in)
 		lanes.Go(func() { l.run(ctx, stop) })
 	}
 	lanes.Wait()
@@ -127,4 +141,22 @@ func leaveWhenFenced(ctx context.Context, m *queue.Member, leave func()) {
 		case <-changed:
 		}
 	}
+}
+
+// logins are the fingerprints of the credentials in use, by stream.
+type logins struct {
+	mu sync.Mutex
+	of map[string]string
+}
+
+func (l *logins) get(stream string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of[stream]
+}
+
+func (l *logins) set(s mail.Stream, fingerprint string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of[string(s)] = fingerprint
 }

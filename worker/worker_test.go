@@ -22,6 +22,8 @@ import (
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/relay"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/suppress"
+	"github.com/sluicemail/sluice/internal/verdict"
 	"github.com/sluicemail/sluice/producer"
 	"github.com/sluicemail/sluice/templates"
 	"github.com/sluicemail/sluice/throttle"
@@ -83,12 +85,18 @@ func newBench(t *testing.T, rc relay.Config, change func(mail.Stream, *Stream)) 
 	limits := throttle.Limits{Open: 4, New: []throttle.Window{{N: 1000, Per: time.Minute}}, Messages: []throttle.Window{{N: 10_000, Per: time.Second}}}
 	b.conf = Config{
 		Queue: b.q, Log: log, Streams: map[mail.Stream]Stream{}, PerConnection: smtp.Limits{Messages: 1000, Age: time.Minute, Idle: time.Minute},
-		Budget: func(owner string) (*throttle.Budget, error) {
-			return throttle.NewRedis(rdb, throttle.Params{Prefix: "t", Account: "a", Owner: owner, Limits: limits, Log: log})
+		Budget: func(owner string, login func(string) string) (*throttle.Budget, error) {
+			return throttle.NewRedis(rdb, throttle.Params{Prefix: "t", Account: "a", Owner: owner, Limits: limits, Login: login, Log: log})
 		},
+		Suppress: suppress.New(rdb, "t"),
+	}
+	rules, err := verdict.Default()
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, s := range mail.Streams() {
 		sc := Stream{
+			Verdicts: rules, Login: "key-1",
 			Dial: smtp.DialConfig{Host: host, Port: num, RootCAs: roots, User: "app#" + string(s), Password: "sec"},
 			Max:  2, TTL: time.Hour, Retry: Retry{First: 20 * time.Millisecond, Most: 50 * time.Millisecond}, Resend: s != mail.Ad,
 		}
@@ -422,14 +430,25 @@ func TestStopAndGoOn(t *testing.T) {
 func TestRetrySchedule(t *testing.T) {
 	t.Parallel()
 	r := Retry{First: time.Second, Most: 10 * time.Second}
-	for attempt, whole := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 5: 10 * time.Second, 99: 10 * time.Second} {
-		for range 100 {
-			if d := r.after(attempt); d < whole/2 || d > whole {
-				t.Fatalf("after attempt %d: %v, want between %v and %v", attempt, d, whole/2, whole)
+	for attempt, most := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 5: 10 * time.Second, 99: 10 * time.Second} {
+		for _, pace := range []struct {
+			slow bool
+			by   time.Duration
+		}{{false, 1}, {true, slowly}} {
+			var early, late bool
+			for range 1000 {
+				d := r.after(attempt, pace.slow)
+				if least := time.Second * pace.by / 2; d < least || d > most*pace.by {
+					t.Fatalf("after attempt %d, slow %t: %v, want between %v and %v", attempt, pace.slow, d, least, most*pace.by)
+				}
+				early, late = early || d < most*pace.by*3/4, late || d > most*pace.by*3/4
+			}
+			if !early || !late {
+				t.Errorf("after attempt %d, slow %t: not spread", attempt, pace.slow)
 			}
 		}
 	}
-	if d := (Retry{}).after(1); d <= 0 {
+	if d := (Retry{}).after(1, false); d <= 0 {
 		t.Errorf("the zero schedule waits %v", d)
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 func (a *app) campaignCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "campaign", Short: "List, show, pause, resume, cancel and report campaigns", Args: noCommand,
+	cmd := &cobra.Command{Use: "campaign", Short: "List, show, report and steer campaigns", Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var asJSON bool
 	var limit int
@@ -55,6 +55,7 @@ formula gets a ' in front of it in CSV.`,
 		cmd.AddCommand(c)
 	}
 	cmd.AddCommand(a.steerCommands()...)
+	cmd.AddCommand(a.retryCommand(), a.settleCommand(), a.verifyCommand())
 	return cmd
 }
 

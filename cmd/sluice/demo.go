@@ -17,6 +17,8 @@ import (
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/relay"
 	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/suppress"
+	"github.com/sluicemail/sluice/internal/verdict"
 	"github.com/sluicemail/sluice/producer"
 	"github.com/sluicemail/sluice/templates"
 	"github.com/sluicemail/sluice/throttle"
@@ -99,8 +101,9 @@ func (a *app) demoOn(ctx context.Context, f demoFlags, p demoParts) error {
 	if err != nil {
 		return err
 	}
-	wc.Budget = func(owner string) (*throttle.Budget, error) {
-		return throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: "demo", Owner: owner, Limits: demoLimits(), Log: log})
+	wc.Suppress = suppress.New(rdb, keyPrefix)
+	wc.Budget = func(owner string, login func(string) string) (*throttle.Budget, error) {
+		return throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: "demo", Owner: owner, Limits: demoLimits(), Login: login, Log: log})
 	}
 	return withWorker(ctx, wc, func(ctx context.Context) error { return a.demoCampaign(ctx, f, srv, e.q) })
 }
@@ -138,6 +141,10 @@ func demoWorker(srv *relay.Server, q *queue.Queue, log *slog.Logger) (worker.Con
 	if !roots.AppendCertsFromPEM(srv.CAPEM()) {
 		return worker.Config{}, errors.New("the rehearsal relay's CA does not parse")
 	}
+	rules, err := verdict.Default()
+	if err != nil {
+		return worker.Config{}, err
+	}
 	c := worker.Config{Queue: q, Log: log, Streams: map[mail.Stream]worker.Stream{},
 		PerConnection: smtp.Limits{Messages: 5000, Age: 5 * time.Minute, Idle: 30 * time.Second}}
 	for _, s := range mail.Streams() {
@@ -145,6 +152,7 @@ func demoWorker(srv *relay.Server, q *queue.Queue, log *slog.Logger) (worker.Con
 			Dial: smtp.DialConfig{Host: host, Port: num, RootCAs: roots, Hello: "demo.sluice.invalid",
 				User: demoUser + "#" + string(s), Password: demoPassword},
 			Max: 10, TTL: time.Hour, Retry: worker.Retry{First: 500 * time.Millisecond, Most: 2 * time.Second}, Resend: s != mail.Ad,
+			Verdicts: rules, Login: "demo",
 		}
 		if s == mail.Auth {
 			sc.Warm = 2

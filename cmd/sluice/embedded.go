@@ -80,7 +80,7 @@ func (a *app) sendEmbedded(ctx context.Context, cfg *config.Config, r producer.R
 	defer e.close()
 	rdb := e.conn.Client()
 	defer rdb.Close()
-	wc, err := workerConfig(ctx, cfg, e.q, rdb, log)
+	wc, err := a.workerConfig(ctx, cfg, e.q, rdb, log)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func TestRefusalsCostNoConnection(t *testing.T) {
 	t.Parallel()
 	const n = 10_000
 	connections := func(rules ...relay.Rule) int64 {
-		r := newRig(t, rigOptions{relay: relay.Config{Rules: rules}, limits: strings.Replace(rigLimits, "messages: 5000", "messages: 50000", 1)})
+		r := newRig(t, rigOptions{relay: relay.Config{Rules: rules}, limits: strings.Replace(rigLimits, "messages: 5000", "messages: 50000", 1) + noBreakers})
 		list := r.list(n)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

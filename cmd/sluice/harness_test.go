@@ -55,6 +55,10 @@ const rigLimits = `limits: {connections: {open: 10, new: 600/1m}, messages: [200
 streams: {auth: {reserve: [200/1s], connections: 2}}
 `
 
+// noBreakers is for tests whose relay refuses more than any campaign may bear.
+const noBreakers = `breakers: {bounced: off, blocked: off, unknown: off, group: {bounced: off, blocks: off, blocks_of: off}}
+`
+
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
 	if o.relay.Users == nil {

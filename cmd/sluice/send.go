@@ -79,7 +79,7 @@ func (a *app) send(ctx context.Context, f sendFlags) error {
 	}
 	defer cleanup()
 	if f.dryRun {
-		return a.dryRun(ctx, req, f.json)
+		return a.dryRun(ctx, cfg, req, f.json)
 	}
 	target, err := cfg.Redis.Target()
 	if err != nil {
@@ -97,6 +97,12 @@ func (a *app) send(ctx context.Context, f sendFlags) error {
 		return err
 	}
 	defer q.Close()
+	suppressed, closer, err := suppression(cfg)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	req.Suppress = suppressed
 	res, err := a.enqueue(ctx, q, req)
 	if err != nil {
 		return err
@@ -130,7 +136,7 @@ func (a *app) request(ctx context.Context, cfg *config.Config, f sendFlags) (r p
 	if r.Options, err = templateOptions(cfg, f); err != nil {
 		return r, cleanup, usageError(err)
 	}
-	r.Options.Stream, r.Relay = r.Stream, relayID(cfg.Relay)
+	r.Options.Stream, r.Relay, r.Canary = r.Stream, relayID(cfg.Relay), canary(cfg.Streams.Of(r.Stream).Canary)
 	if r.Start, err = parseTime(f.at); err != nil {
 		return r, cleanup, usageError(err)
 	}
@@ -310,15 +316,19 @@ func (a *app) tell(res *producer.Result) {
 	for _, f := range res.Faults {
 		fmt.Fprintf(a.err, "line %d: %s: %s: %s\n", f.Line, mail.Mask(f.Address), f.Outcome, f.Reason)
 	}
-	if n := res.Door.Invalid + res.Door.Duplicate; n > len(res.Faults) && len(res.Faults) > 0 {
+	if n := res.Door.Invalid + res.Door.Duplicate + res.Door.Suppressed; n > len(res.Faults) && len(res.Faults) > 0 {
 		fmt.Fprintf(a.err, "… and %d more: sluice campaign report %s\n", n-len(res.Faults), res.Campaign.Name)
 	}
 	verb := "enqueued"
 	if res.Existing {
 		verb = "this send was made before; it is not sent again. It has"
 	}
-	fmt.Fprintf(a.err, "%s: %s %d of %d recipients (%d invalid, %d duplicate)\n", res.Campaign.Name, verb,
-		res.Door.Queued(), res.Door.Recipients, res.Door.Invalid, res.Door.Duplicate)
+	suppressed := ""
+	if n := res.Door.Suppressed; n > 0 {
+		suppressed = fmt.Sprintf(", %d suppressed", n)
+	}
+	fmt.Fprintf(a.err, "%s: %s %d of %d recipients (%d invalid, %d duplicate%s)\n", res.Campaign.Name, verb,
+		res.Door.Queued(), res.Door.Recipients, res.Door.Invalid, res.Door.Duplicate, suppressed)
 }
 
 // enqueued ends a send that does not wait.
@@ -336,7 +346,12 @@ func (a *app) enqueued(ctx context.Context, q *queue.Queue, res *producer.Result
 }
 
 // dryRun checks and renders every row.
-func (a *app) dryRun(ctx context.Context, r producer.Request, asJSON bool) error {
+func (a *app) dryRun(ctx context.Context, cfg *config.Config, r producer.Request, asJSON bool) error {
+	closer, err := a.lookAhead(ctx, cfg, &r)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
 	res, err := producer.Check(ctx, r)
 	if err != nil {
 		return inputError(err)
@@ -350,9 +365,11 @@ func (a *app) dryRun(ctx context.Context, r producer.Request, asJSON bool) error
 	d := res.Door
 	if asJSON {
 		err = writeJSON(a.out, map[string]any{"campaign": res.Campaign.Name, "stream": r.Stream, "dry_run": true,
-			"recipients": d.Recipients, "invalid": d.Invalid, "duplicate": d.Duplicate, "suppressed": d.Suppressed, "sendable": d.Queued()})
+			"recipients": d.Recipients, "invalid": d.Invalid, "duplicate": d.Duplicate, "suppressed": d.Suppressed, "sendable": d.Queued(),
+			"suppression_checked": r.Suppress != nil})
 	} else {
-		_, err = fmt.Fprintf(a.out, "dry run: %d rows, %d would be sent, %d invalid, %d duplicate; nothing was enqueued\n", d.Recipients, d.Queued(), d.Invalid, d.Duplicate)
+		_, err = fmt.Fprintf(a.out, "dry run: %d rows, %d would be sent, %d invalid, %d duplicate, %d suppressed; nothing was enqueued\n",
+			d.Recipients, d.Queued(), d.Invalid, d.Duplicate, d.Suppressed)
 	}
 	if err == nil && d.Invalid > 0 {
 		err = &exitError{code: exitPartial}

@@ -34,6 +34,41 @@ type summaryJSON struct {
 	Held              string  `json:"held,omitempty"`
 	HeldSince         string  `json:"held_since,omitempty"`
 	Lift              string  `json:"lift,omitempty"`
+	SetAside          int     `json:"set_aside,omitempty"` // recipients in blocks whose records do not decode
+
+	HeldExamples []string    `json:"held_examples,omitempty"`
+	Canary       *canaryJSON `json:"canary,omitempty"`
+}
+
+// canaryJSON is how far those of a campaign are who are sent to first.
+type canaryJSON struct {
+	Recipients int    `json:"recipients"`
+	Results    int    `json:"results"`
+	State      string `json:"state"`           // out, waiting or over
+	Until      string `json:"until,omitempty"` // while waiting
+}
+
+func newCanaryJSON(c *queue.CanaryState) *canaryJSON {
+	switch {
+	case c == nil:
+		return nil
+	case c.Over:
+		return &canaryJSON{c.Recipients, c.Results, "over", ""}
+	case c.Until.IsZero():
+		return &canaryJSON{c.Recipients, c.Results, "out", ""}
+	}
+	return &canaryJSON{c.Recipients, c.Results, "waiting", c.Until.Format(time.RFC3339)}
+}
+
+// text says what the rest of the campaign waits for, if it does.
+func (c *canaryJSON) text() string {
+	switch {
+	case c == nil || c.State == "over":
+		return ""
+	case c.State == "waiting":
+		return fmt.Sprintf("canary      the first %d have results; the others wait until %s for what comes in afterwards\n", c.Recipients, c.Until)
+	}
+	return fmt.Sprintf("canary      %d of the first %d have a result; the others wait for them\n", c.Results, c.Recipients)
 }
 
 func newSummaryJSON(s *queue.Summary, now time.Time) summaryJSON {
@@ -43,10 +78,14 @@ func newSummaryJSON(s *queue.Summary, now time.Time) summaryJSON {
 		Pending: s.Count(mail.Pending), Deferred: s.Count(mail.Deferred), Accepted: s.Count(mail.Accepted),
 		Rejected: s.Count(mail.Rejected), Unknown: s.Count(mail.Unknown), Expired: s.Count(mail.Expired),
 		Cancelled: s.Count(mail.Cancelled), Resent: s.Resent, ConnectionsOpened: s.ConnectionsOpened,
-		Seconds: float64(s.Took(now).Milliseconds()) / 1000, State: s.State(now),
+		Seconds: float64(s.Took(now).Milliseconds()) / 1000, State: s.State(now), Canary: newCanaryJSON(s.Canary),
+	}
+	for _, b := range s.Aside {
+		j.SetAside += b.Recipients
 	}
 	if s.Held != nil && !s.Settled {
 		j.Held, j.HeldSince, j.Lift = s.Held.Why, s.Held.Since.Format(time.RFC3339), s.Held.Lift
+		j.HeldExamples = s.Held.Examples
 	}
 	return j
 }
@@ -101,6 +140,15 @@ func (j summaryJSON) text() string {
 	fmt.Fprintf(&b, "campaign    %s (stream %s), %s\n", j.Campaign, j.Stream, j.State)
 	if j.Held != "" {
 		fmt.Fprintf(&b, "held        %s\n            since %s; lifted by: %s\n", j.Held, j.HeldSince, j.Lift)
+		for _, example := range j.HeldExamples {
+			fmt.Fprintf(&b, "            %s\n", example)
+		}
+	}
+	if j.State != queue.HoldCancelled && j.State != "done" {
+		b.WriteString(j.Canary.text())
+	}
+	if j.SetAside > 0 {
+		fmt.Fprintf(&b, "damaged     the records of %d recipients do not decode; who of them has no outcome that can be read counts as unknown\n            repaired by: sluice campaign verify %s --to FILE\n", j.SetAside, j.Campaign)
 	}
 	fmt.Fprintf(&b, "recipients  %d\n", j.Recipients)
 	for _, line := range []struct {

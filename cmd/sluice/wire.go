@@ -9,14 +9,11 @@ import (
 	"os"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/sluicemail/sluice/internal/config"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
 	"github.com/sluicemail/sluice/throttle"
-	"github.com/sluicemail/sluice/worker"
 )
 
 // keyPrefix stands before every key of this program in Redis.
@@ -38,6 +35,39 @@ func connection(r config.Redis) (queue.Connection, error) {
 	return c, nil
 }
 
+// queueOptions are how the configuration wants the queue.
+func queueOptions(cfg *config.Config, conn queue.Connection, log *slog.Logger) queue.Options {
+	b := breakers(cfg.Breakers)
+	return queue.Options{Connection: conn, Prefix: keyPrefix, Log: log, Breakers: &b}
+}
+
+// breakers translates the limits on outcomes.
+func breakers(c config.Breakers) queue.Breakers {
+	limit := func(s config.Share) queue.Limit {
+		if s == (config.Share{}) {
+			return queue.Limit{}
+		}
+		return queue.Limit{Share: s.Percent / 100, Of: s.Last, Least: min(c.Least, s.Last)}
+	}
+	return queue.Breakers{
+		Campaign: queue.Limits{Bounced: limit(c.Bounced), Blocked: limit(c.Blocked), Unknown: limit(c.Unknown)},
+		Group:    queue.Limits{Bounced: limit(c.Group.Bounced)},
+		Blocks: queue.Blocks{
+			Count: c.Group.Blocks.N, Within: c.Group.Blocks.Per, Few: c.Group.BlocksOf.N, Of: c.Group.BlocksOf.Last,
+		},
+		Period: c.Group.Hold, Most: 24 * time.Hour,
+	}
+}
+
+// canary translates how much of a campaign goes first.
+func canary(c config.Canary) queue.Canary {
+	out := queue.Canary{Recipients: c.Size.Count, Wait: c.Wait}
+	if c.Size.Percent > 0 {
+		out.Share, out.Least, out.Most = c.Size.Percent/100, config.CanaryLeast, config.CanaryMost
+	}
+	return out
+}
+
 // openQueue opens the queue of the configured Redis, which must answer.
 func openQueue(ctx context.Context, cfg *config.Config, log *slog.Logger) (*queue.Queue, error) {
 	conn, err := connection(cfg.Redis)
@@ -47,7 +77,7 @@ func openQueue(ctx context.Context, cfg *config.Config, log *slog.Logger) (*queu
 	if len(conn.Addrs) == 0 {
 		return nil, usageError(fmt.Errorf("redis.url: embedded keeps nothing after this process; this command needs a real Redis"))
 	}
-	q, err := queue.Open(queue.Options{Connection: conn, Prefix: keyPrefix, Log: log})
+	q, err := queue.Open(queueOptions(cfg, conn, log))
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +91,6 @@ func openQueue(ctx context.Context, cfg *config.Config, log *slog.Logger) (*queu
 // relayID says which account at which relay mail is meant for: a campaign enqueued for
 // one is not sent through another, such as a rehearsal's.
 func relayID(r config.Relay) string { return r.Host + "/" + r.Account() }
-
-// defaultTTL ends the retries of a stream without a ttl of its own.
-const defaultTTL = 72 * time.Hour
 
 // dialConfig is how one stream logs in.
 func dialConfig(ctx context.Context, r config.Relay, s mail.Stream) (smtp.DialConfig, error) {
@@ -106,44 +133,6 @@ func dialConfig(ctx context.Context, r config.Relay, s mail.Stream) (smtp.DialCo
 		d.Auth = smtp.AuthAuto
 	}
 	return d, nil
-}
-
-// retryOf is a stream's retry schedule.
-func retryOf(s mail.Stream) worker.Retry {
-	if s == mail.Auth {
-		return worker.Retry{First: 2 * time.Second, Most: 30 * time.Second}
-	}
-	return worker.Retry{First: time.Minute, Most: time.Hour}
-}
-
-// workerConfig translates the configuration for a worker on q.
-func workerConfig(ctx context.Context, cfg *config.Config, q *queue.Queue, rdb redis.UniversalClient, log *slog.Logger) (worker.Config, error) {
-	memory := smtp.NewMemory()
-	c := worker.Config{
-		Queue: q, Log: log, Relay: relayID(cfg.Relay), Streams: map[mail.Stream]worker.Stream{},
-		PerConnection: smtp.Limits{Messages: cfg.Limits.PerConnection.Messages, Age: cfg.Limits.PerConnection.Age, Idle: cfg.Limits.PerConnection.Idle},
-	}
-	limits := budgetLimits(cfg)
-	c.Budget = func(owner string) (*throttle.Budget, error) {
-		return throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: owner, Limits: limits, Log: log})
-	}
-	for _, s := range mail.Streams() {
-		d, err := dialConfig(ctx, cfg.Relay, s)
-		if err != nil {
-			return c, err
-		}
-		d.Memory = memory
-		sc := cfg.Streams.Of(s)
-		ttl := sc.TTL
-		if ttl == 0 {
-			ttl = defaultTTL
-		}
-		c.Streams[s] = worker.Stream{
-			Dial: d, Max: cfg.Limits.Connections.Open, Warm: sc.Connections, TTL: ttl, Retry: retryOf(s),
-			Resend: sc.OnUnknown == config.Resend, Login: cfg.Relay.Fingerprint(),
-		}
-	}
-	return c, nil
 }
 
 // budgetLimits translates limits and reserves.

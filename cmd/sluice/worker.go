@@ -45,7 +45,7 @@ func (a *app) runWorker(ctx context.Context) error {
 	if len(conn.Addrs) == 0 {
 		return usageError(fmt.Errorf("redis.url: embedded cannot be shared with a producer; use a real Redis, or sluice send, which runs workers itself with embedded"))
 	}
-	q, err := queue.Open(queue.Options{Connection: conn, Prefix: keyPrefix, Log: log})
+	q, err := queue.Open(queueOptions(cfg, conn, log))
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connectio
 	}
 	rdb := conn.Client()
 	defer rdb.Close()
-	wc, err := workerConfig(ctx, cfg, q, rdb, log)
+	wc, err := a.workerConfig(ctx, cfg, q, rdb, log)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@
 //
 // Secrets are of types that print as ***. The package opens no connection; it
 // reads the configuration file, relay.password_file and relay.ca_file and nothing
-// else.
+// else. Of verdicts.file it wants only that it is there.
 package config
 
 import (
@@ -28,11 +28,16 @@ const DefaultFile = "sluice.yaml"
 // Config is the whole configuration. Get one from [Load] or [Default]; one changed
 // by hand is checked with [Config.Validate].
 type Config struct {
-	Redis   Redis
-	Relay   Relay
-	Sender  Sender
-	Limits  Limits
-	Streams Streams
+	Redis    Redis
+	Relay    Relay
+	Sender   Sender
+	Limits   Limits
+	Adaptive Adaptive
+	Streams  Streams
+	Groups   Groups
+	Breakers Breakers
+	Verdicts Verdicts
+	WarmUp   map[string]*Ramp // by sender domain, or "*"
 
 	file     string            // the file read, "" when there was none
 	origins  map[string]origin // by key: where the value comes from; no entry: built in
@@ -41,7 +46,9 @@ type Config struct {
 
 // Redis says where the queue and the ledger live.
 type Redis struct {
-	URL RedisURL // see [Redis.Target] for its forms
+	URL        RedisURL      // see [Redis.Target] for its forms
+	Durability Durability    // what a server must have switched on
+	Retention  time.Duration // how long a campaign's data stays after its end
 }
 
 // Sender is the block that advertising mail must show.
@@ -76,10 +83,14 @@ type Streams struct {
 
 // Stream is the policy of one stream.
 type Stream struct {
+	Messages    []Window      // the most it may begin, beside Limits.Messages; empty: no more than that
+	Openings    []Window      // connections it may open, beside Limits.Connections.New; empty: no more than that
 	Reserve     []Window      // its share of Limits.Messages that no other stream may use up
 	Connections int           // its share of Limits.Connections.Open; 0 is none of its own
-	TTL         time.Duration // from enqueue to MAIL, after which a message is expired; 0 is the program's own end, 72 h
+	TTL         time.Duration // from enqueue to MAIL, after which a message is expired; 0 is DefaultTTL
 	OnUnknown   OnUnknown
+	Retry       Retry
+	Canary      Canary
 }
 
 // OnUnknown says what happens to a recipient whose outcome a crash has hidden.
@@ -93,24 +104,37 @@ const (
 
 // Default returns the built-in configuration: what a missing file means.
 func Default() *Config {
+	retry := Retry{First: time.Minute, Most: 4 * time.Hour, Attempts: 50}
+	canary := Canary{Size: Size{Percent: 1}}
 	c := &Config{
-		Redis: Redis{URL: "redis://127.0.0.1:6379/0"},
+		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Durability: AOF, Retention: 30 * 24 * time.Hour},
 		Relay: Relay{Preset: NHN, Auth: AuthAuto, Pipelining: PipelineAuto}, // host, port and tls: the preset's
 		Limits: Limits{
 			Connections:   Connections{Open: 10, New: []Window{{60, time.Minute}}},
 			Messages:      []Window{{200, time.Second}, {500_000, 24 * time.Hour}},
 			PerConnection: PerConnection{Messages: 500, Age: 5 * time.Minute, Idle: 30 * time.Second},
 		},
+		Adaptive: Adaptive{Enabled: true, Floor: Window{1, time.Second}},
 		Streams: Streams{
 			Auth: Stream{
 				Reserve:     []Window{{20, time.Second}, {20_000, 24 * time.Hour}},
 				Connections: 2,
 				TTL:         3 * time.Minute,
 				OnUnknown:   Resend,
+				Retry:       Retry{First: 2 * time.Second, Most: 30 * time.Second, Attempts: 20},
 			},
-			Normal: Stream{OnUnknown: Resend},
-			Ad:     Stream{OnUnknown: Hold},
+			Normal: Stream{OnUnknown: Resend, Retry: retry, Canary: canary},
+			Ad:     Stream{OnUnknown: Hold, Retry: retry, Canary: canary},
 		},
+		Groups: Groups{Named: map[string]*Group{}},
+		// What gets an account restricted is published by few relays (5 % of hard bounces
+		// puts one of Amazon SES under review; NHN names no figure): well below that.
+		Breakers: Breakers{
+			Bounced: Share{3, 500}, Blocked: Share{2, 500}, Unknown: Share{10, 500}, Least: 200,
+			// A group's results are those of many campaigns: the one at fault is to stop first.
+			Group: GroupBreaker{Bounced: Share{10, 500}, Blocks: Window{5, 10 * time.Minute}, BlocksOf: Tally{3, 50}, Hold: time.Hour},
+		},
+		WarmUp:  map[string]*Ramp{},
 		origins: map[string]origin{},
 	}
 	c.followPreset()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,15 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 		"streams.auth.reserve": "1/1s", "streams.auth.connections": "1", "streams.auth.ttl": "1m", "streams.auth.on_unknown": "hold",
 		"streams.normal.reserve": "1/1s", "streams.normal.connections": "1", "streams.normal.ttl": "1m", "streams.normal.on_unknown": "hold",
 		"streams.ad.reserve": "1/1s", "streams.ad.connections": "1", "streams.ad.ttl": "2d", "streams.ad.on_unknown": "resend",
+		"redis.durability": "fsync", "redis.retention": "7d", "adaptive.enabled": "false", "adaptive.floor": "30/1m",
+		"streams.auth.messages": "50/1s", "streams.auth.openings": "6/1m", "streams.auth.retry.first": "3s", "streams.auth.retry.most": "20s",
+		"streams.auth.retry.attempts": "3", "streams.auth.retry.age": "1m", "streams.auth.canary.size": "9", "streams.auth.canary.wait": "1m",
+		"streams.normal.messages": "50/1s", "streams.normal.openings": "6/1m", "streams.normal.retry.first": "3s", "streams.normal.retry.most": "20m",
+		"streams.normal.retry.attempts": "3", "streams.normal.retry.age": "1h", "streams.normal.canary.size": "2.5%", "streams.normal.canary.wait": "1m",
+		"streams.ad.messages": "50/1s", "streams.ad.openings": "6/1m", "streams.ad.retry.first": "3s", "streams.ad.retry.most": "20m",
+		"streams.ad.retry.attempts": "0", "streams.ad.retry.age": "1h", "streams.ad.canary.size": "off", "streams.ad.canary.wait": "1m",
+		"groups.by_mx": "true", "breakers.bounced": "1.5%/1000", "breakers.blocked": "off", "breakers.unknown": "1%/200", "breakers.least": "50",
+		"breakers.group.bounced": "7%/900", "breakers.group.hold": "2h", "breakers.group.blocks": "off", "breakers.group.blocks_of": "off", "verdicts.file": pw,
 	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
@@ -152,6 +162,7 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 			needs := map[string][]string{
 				"relay.auth": {"SLUICE_RELAY_USER=u"}, "relay.password": {"SLUICE_RELAY_USER=u"},
 				"relay.password_file": {"SLUICE_RELAY_USER=u"}, "relay.insecure": {"SLUICE_RELAY_TLS=none"},
+				"streams.auth.canary.wait": {"SLUICE_STREAMS_AUTH_CANARY_SIZE=9"},
 			}
 			c, err := Load(filepath.Join(t.TempDir(), "none"), false, append(needs[path], k.env()+"="+v))
 			if err != nil {
@@ -161,19 +172,16 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 			if after == before {
 				t.Errorf("still %q", after)
 			}
-			section, key := path[:strings.LastIndexByte(path, '.')], path[strings.LastIndexByte(path, '.')+1:]
-			text := "{" + key + ": " + v + "}"
-			for _, s := range []string{section[strings.LastIndexByte(section, '.')+1:], section[:max(0, strings.LastIndexByte(section, '.'))]} {
-				if s != "" {
-					text = "{" + s + ": " + text + "}"
-				}
+			text := v
+			for _, s := range slices.Backward(strings.Split(path, ".")) {
+				text = "{" + s + ": " + text + "}"
 			}
 			if got := fmt.Sprint(values(load(t, text, needs[path]...))[path]); got != after {
 				t.Errorf("by file %q, by environment %q", got, after)
 			}
 		})
 	}
-	if n := len(Default().keys()); n != 35 {
+	if n := len(Default().keys()); n != 73 {
 		t.Errorf("%d keys: the table above must have every one", n)
 	}
 }
@@ -187,7 +195,7 @@ func TestRefused(t *testing.T) {
 		"unknown key":         {"relay:\n  prot: 25\n", []string{"sluice.yaml:2: relay.prot: unknown key; did you mean port?"}},
 		"unknown section":     {"relays: {}\n", []string{":1: relays: unknown key; did you mean relay?"}},
 		"key in wrong place":  {"password: x\n", []string{":1: password: unknown key; did you mean relay.password?"}},
-		"nothing like it":     {"zebra: 1\n", []string{"zebra: unknown key; want redis, relay, sender, limits or streams"}},
+		"nothing like it":     {"zebra: 1\n", []string{"zebra: unknown key; want redis, relay, sender, limits, adaptive, streams, groups, breakers, verdicts or warm_up"}},
 		"dotted key":          {"relay.port: 25\n", []string{"relay.port: unknown key"}},
 		"unprintable key":     {"\"a\\nb\": 1\n", []string{`"a\nb": unknown key`}},
 		"key below a key":     {"relay: {port: {a: 1}}\n", []string{"relay.port: want one value"}},
@@ -452,7 +460,7 @@ func TestStreamsOf(t *testing.T) {
 }
 
 func FuzzLoad(f *testing.F) {
-	for _, s := range []string{documented, "relay: {prot: 1}", "a: &x [*x]", "relay: {<<: {port: 1}}", "limits: {messages: 1d/1d}", "\xef\xbb\xbfrelay: {}", "? {a: b}\n: c"} {
+	for _, s := range []string{documented, "relay: {prot: 1}", "a: &x [*x]", "relay: {<<: {port: 1}}", "limits: {messages: 1d/1d}", "\xef\xbb\xbfrelay: {}", "? {a: b}\n: c", sections} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -473,6 +481,23 @@ func FuzzLoad(f *testing.F) {
 		for _, w := range l.Limits.Messages {
 			if again, err := ParseWindow(w.String()); err != nil || again != w {
 				t.Fatalf("%v reads back as %v, %v", w, again, err)
+			}
+		}
+		for _, k := range l.keys() {
+			var raw []string
+			switch v := k.value.show().(type) {
+			case []string:
+				raw = v
+			case string:
+				if _, nothing := k.value.(patterns); nothing || strings.HasPrefix(k.path, "redis.url") || strings.HasPrefix(k.path, "relay.password") {
+					continue
+				}
+				raw = []string{v}
+			default:
+				raw = []string{fmt.Sprint(v)}
+			}
+			if err := k.value.parse(raw); err != nil {
+				t.Fatalf("%s shows %q, which it does not read: %v", k.path, raw, err)
 			}
 		}
 		if d := l.Streams.Auth.TTL; d > 0 {

@@ -12,24 +12,54 @@ type key struct {
 }
 
 // env is the key's environment variable: SLUICE_RELAY_HOST.
-func (k key) env() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(k.path, ".", "_"))
-}
+func (k key) env() string { return envName(k.path) }
 
 const envPrefix = "SLUICE_"
 
+// list is a value of several elements.
+type list interface{ example() string }
+
 func (k key) isList() bool {
-	_, ok := k.value.(windows)
+	_, ok := k.value.(list)
 	return ok
 }
+
+const (
+	day  = 24 * time.Hour
+	year = 365 * day
+)
 
 // keys lists every key there is, in the order of the documentation. File,
 // environment, checks and output all go by this table.
 func (c *Config) keys() []key {
-	const day = 24 * time.Hour
+	keys := c.relayKeys()
+	for _, s := range c.streams() {
+		keys = append(keys, streamKeys(s)...)
+	}
+	keys = append(keys, key{"groups.by_mx", truth{&c.Groups.ByMX}})
+	keys = append(keys, c.members("groups")...)
+	b := &c.Breakers
+	keys = append(keys,
+		key{"breakers.bounced", share{&b.Bounced}},
+		key{"breakers.blocked", share{&b.Blocked}},
+		key{"breakers.unknown", share{&b.Unknown}},
+		key{"breakers.least", number{&b.Least, 1, maxLast}},
+		key{"breakers.group.bounced", share{&b.Group.Bounced}},
+		key{"breakers.group.blocks", window{&b.Group.Blocks, true}},
+		key{"breakers.group.blocks_of", tally{&b.Group.BlocksOf}},
+		key{"breakers.group.hold", span{&b.Group.Hold, time.Second, day, false}},
+		key{"verdicts.file", text{&c.Verdicts.File, nil}},
+	)
+	return append(keys, c.members("warm_up")...)
+}
+
+// relayKeys are those of the account at the relay and of Redis.
+func (c *Config) relayKeys() []key {
 	r, l := &c.Relay, &c.Limits
-	list := []key{
+	return []key{
 		{"redis.url", redisURL{&c.Redis.URL}},
+		{"redis.durability", choice[Durability]{&c.Redis.Durability, []Durability{InMemory, AOF, Fsync}}},
+		{"redis.retention", span{&c.Redis.Retention, time.Second, year, false}},
 		{"relay.preset", choice[Preset]{&r.Preset, []Preset{NHN, SES, SendGrid, Mailgun, Gmail, Custom}}},
 		{"relay.host", text{&r.Host, checkHost}},
 		{"relay.port", number{&r.Port, 1, 65535}},
@@ -52,20 +82,27 @@ func (c *Config) keys() []key {
 		{"limits.per_connection.messages", number{&l.PerConnection.Messages, 1, maxCount}},
 		{"limits.per_connection.age", span{&l.PerConnection.Age, time.Second, day, false}},
 		{"limits.per_connection.idle", span{&l.PerConnection.Idle, time.Second, day, false}},
+		{"adaptive.enabled", truth{&c.Adaptive.Enabled}},
+		{"adaptive.floor", window{&c.Adaptive.Floor, false}},
 	}
-	for _, s := range []struct {
-		name string
-		p    *Stream
-	}{{"auth", &c.Streams.Auth}, {"normal", &c.Streams.Normal}, {"ad", &c.Streams.Ad}} {
-		at := "streams." + s.name
-		list = append(list,
-			key{at + ".reserve", windows{&s.p.Reserve, true}},
-			key{at + ".connections", number{&s.p.Connections, 0, 10_000}},
-			key{at + ".ttl", span{&s.p.TTL, time.Second, 365 * day, true}},
-			key{at + ".on_unknown", choice[OnUnknown]{&s.p.OnUnknown, []OnUnknown{Resend, Hold}}},
-		)
+}
+
+func streamKeys(s named) []key {
+	at := "streams." + s.name
+	return []key{
+		{at + ".messages", windows{&s.Messages, true}},
+		{at + ".openings", windows{&s.Openings, true}},
+		{at + ".reserve", windows{&s.Reserve, true}},
+		{at + ".connections", number{&s.Connections, 0, 10_000}},
+		{at + ".ttl", span{&s.TTL, time.Second, year, true}},
+		{at + ".on_unknown", choice[OnUnknown]{&s.OnUnknown, []OnUnknown{Resend, Hold}}},
+		{at + ".retry.first", span{&s.Retry.First, time.Second, 7 * day, false}},
+		{at + ".retry.most", span{&s.Retry.Most, time.Second, 7 * day, false}},
+		{at + ".retry.attempts", number{&s.Retry.Attempts, 0, 1000}},
+		{at + ".retry.age", span{&s.Retry.Age, time.Second, year, true}},
+		{at + ".canary.size", size{&s.Canary.Size}},
+		{at + ".canary.wait", span{&s.Canary.Wait, time.Second, 7 * day, true}},
 	}
-	return list
 }
 
 // suggest returns a question that names the word of list nearest to s, or "" where

@@ -29,6 +29,7 @@ func Load(path string, explicit bool, environ []string) (*Config, error) {
 	}
 	l.readPassword()
 	l.checkCA()
+	l.checkVerdicts()
 	l.problems = append(l.problems, l.breaches(l.bad)...)
 	if err := invalid(l.problems); err != nil {
 		return nil, err
@@ -111,14 +112,21 @@ func (l *loader) readEnviron(environ []string) {
 		}
 		k, known := byEnv[name]
 		switch {
-		case !known:
+		case known:
+			l.setText(k, name, v)
+		case !l.readMember(name, v):
 			l.fault(name, "", "unknown environment variable%s", suggest(name, slices.Sorted(maps.Keys(byEnv))))
-		case k.isList():
-			l.set(k, name, splitList(v))
-		default:
-			l.set(k, name, []string{v})
 		}
 	}
+}
+
+// setText is set for a value in one line.
+func (l *loader) setText(k key, where, v string) {
+	if k.isList() {
+		l.set(k, where, splitList(v))
+		return
+	}
+	l.set(k, where, []string{v})
 }
 
 // splitList reads a list written in one line: 200/1s, 500000/24h.
@@ -175,6 +183,22 @@ func (l *loader) checkCA() {
 	l.Relay.CAFile = l.resolve(at, l.Relay.CAFile)
 	if _, err := l.Relay.CertPool(); err != nil {
 		l.fault(l.where(at), at, "%q: %v", l.Relay.CAFile, reason(err))
+	}
+}
+
+// checkVerdicts wants the rules to be a file; what it holds is for who reads it.
+func (l *loader) checkVerdicts() {
+	const at = "verdicts.file"
+	v := &l.Verdicts
+	if v.File == "" || l.bad[at] {
+		return
+	}
+	v.File = l.resolve(at, v.File)
+	switch info, err := os.Stat(v.File); {
+	case err != nil:
+		l.fault(l.where(at), at, "%q: %v", v.File, reason(err))
+	case info.IsDir():
+		l.fault(l.where(at), at, "%q: a directory: want a file of rules", v.File)
 	}
 }
 

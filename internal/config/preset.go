@@ -95,7 +95,7 @@ func (p Preset) facts() facts {
 }
 
 // followPreset fills in the keys whose default comes from another key: from the
-// preset, and the reserves from the limits. Given values stay.
+// preset, the reserves and the least rate from the limits. Given values stay.
 func (c *Config) followPreset() {
 	f, r := c.Relay.Preset.facts(), &c.Relay
 	from := "preset " + string(r.Preset)
@@ -118,6 +118,14 @@ func (c *Config) followPreset() {
 	}
 	if f.messages != nil {
 		fill("limits.messages", from, func() { c.Limits.Messages = f.messages })
+	}
+	if c.Redis.URL == "embedded" {
+		fill("redis.durability", "derived from redis.url", func() { c.Redis.Durability = InMemory })
+	}
+	for _, w := range c.Limits.Messages {
+		if w.Per <= time.Minute && w.perSecond() < c.Adaptive.Floor.perSecond() {
+			fill("adaptive.floor", "derived from limits.messages", func() { c.Adaptive.Floor = w })
+		}
 	}
 	auth, open := &c.Streams.Auth, c.Limits.Connections.Open
 	if c.given("limits.messages") || f.messages != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -52,6 +53,13 @@ func (c *Config) Validate() error {
 			problems = append(problems, Problem{c.where(k.path), k.path, quoted(k) + ": " + err.Error()})
 		}
 	}
+	for _, f := range c.families() {
+		for _, name := range f.names() {
+			if err := f.check(name); err != nil {
+				problems = append(problems, Problem{c.where(f.path + "." + name), f.path + "." + name, err.Error()})
+			}
+		}
+	}
 	return invalid(append(problems, c.breaches(bad)...))
 }
 
@@ -98,7 +106,7 @@ func (c *Config) breaches(bad map[string]bool) []Problem {
 	}
 	var out []Problem
 next:
-	for _, r := range append(relayRules(), limitRules()...) {
+	for _, r := range slices.Concat(relayRules(), limitRules(), c.policyRules()) {
 		paths := strings.Fields(r.keys)
 		for _, p := range paths {
 			if bad[p] {
@@ -205,7 +213,7 @@ func limitRules() []rule {
 // reserved adds up what the streams reserve in windows of length per.
 func (c *Config) reserved(per time.Duration) int {
 	sum := 0
-	for _, s := range []Stream{c.Streams.Auth, c.Streams.Normal, c.Streams.Ad} {
+	for _, s := range c.streams() {
 		for _, w := range s.Reserve {
 			if w.Per == per {
 				sum += w.N
@@ -250,7 +258,7 @@ func (c *Config) suspicions() []string {
 			}
 		}
 	}
-	return append(out, c.idleReserves()...)
+	return append(append(out, c.idleReserves()...), c.vainCaps()...)
 }
 
 // idleReserves names reserves in windows that have no limit: nothing to share there.
@@ -260,10 +268,7 @@ func (c *Config) idleReserves() []string {
 		limited[w.Per] = true
 	}
 	var out []string
-	for _, s := range []struct {
-		name string
-		Stream
-	}{{"auth", c.Streams.Auth}, {"normal", c.Streams.Normal}, {"ad", c.Streams.Ad}} {
+	for _, s := range c.streams() {
 		for _, w := range s.Reserve {
 			if !limited[w.Per] {
 				out = append(out, fmt.Sprintf("streams.%s.reserve: limits.messages has no window of %s to reserve %s of",

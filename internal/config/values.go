@@ -291,6 +291,8 @@ func (v windows) check() error {
 	return nil
 }
 
+func (windows) example() string { return "COUNT/DURATION values such as [200/1s, 500000/24h]" }
+
 func (v windows) show() any {
 	out := make([]string, len(*v.p))
 	for i, w := range *v.p {

@@ -47,6 +47,8 @@ func (l *loader) syntax(name string, err error) {
 		l.fault(name, "", "not YAML")
 	case strings.Contains(m[2], "anchor"):
 		l.fault(name, "", "a value begins with *: put it in quotes")
+	case m[1] != "" && strings.Contains(m[2], "alphabetic or numeric"):
+		l.fault(name+":"+m[1], "", "a name or value begins with * or &: put it in quotes")
 	case m[1] != "":
 		l.fault(name+":"+m[1], "", "not YAML: %s", m[2])
 	default:
@@ -90,7 +92,12 @@ func (r *yamlReader) section(n *yaml.Node, path string) {
 
 func (r *yamlReader) entry(k, v *yaml.Node, path string) {
 	at := join(path, k.Value)
-	if known, ok := r.byPath[at]; ok && !strings.Contains(k.Value, ".") {
+	known, ok := r.byPath[at]
+	if f, named := r.family(path); named && !ok {
+		r.member(f, k, v)
+		return
+	}
+	if ok && !strings.Contains(k.Value, ".") {
 		r.scalar(known, v)
 		return
 	}
@@ -98,10 +105,24 @@ func (r *yamlReader) entry(k, v *yaml.Node, path string) {
 		r.section(v, at)
 		return
 	}
-	if strings.ContainsFunc(at, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		at = strconv.Quote(at)
+	r.fault(r.at(k), printable(at), "unknown key%s", r.meant(k.Value, path))
+}
+
+// member reads what stands below a name that the operator chose.
+func (r *yamlReader) member(f family, k, v *yaml.Node) {
+	if err := f.check(k.Value); err != nil {
+		r.fault(r.at(k), printable(join(f.path, k.Value)), "%v", err)
+		return
 	}
-	r.fault(r.at(k), at, "unknown key%s", r.meant(k.Value, path))
+	r.admit(f, k.Value, r.at(k))
+	r.section(v, join(f.path, k.Value))
+}
+
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 // meant suggests a neighbour with a similar name, else the same name elsewhere,
@@ -150,7 +171,7 @@ func (r *yamlReader) plain(k key, n *yaml.Node) bool {
 	case n.Kind == yaml.AliasNode, n.Anchor != "", n.Style&yaml.TaggedStyle != 0:
 		r.fault(r.at(n), k.path, "a YAML anchor, alias or tag"+quote)
 	case n.Kind != yaml.ScalarNode && k.isList():
-		r.fault(r.at(n), k.path, "want COUNT/DURATION values such as [200/1s, 500000/24h]")
+		r.fault(r.at(n), k.path, "want %s", k.value.(list).example())
 	case n.Kind != yaml.ScalarNode:
 		r.fault(r.at(n), k.path, "want one value, not a list or a section")
 	case n.Tag == "!!null":
@@ -164,7 +185,11 @@ func (r *yamlReader) plain(k key, n *yaml.Node) bool {
 // children returns the names right below path, in the order of the table.
 func (r *yamlReader) children(path string) []string {
 	var out []string
+	f, named := r.family(path)
 	for _, k := range r.keys() {
+		if named && slices.ContainsFunc(f.names(), func(name string) bool { return strings.HasPrefix(k.path, join(path, name)+".") }) {
+			continue
+		}
 		rest := k.path
 		if path != "" {
 			var ok bool
@@ -175,6 +200,14 @@ func (r *yamlReader) children(path string) []string {
 		name, _, _ := strings.Cut(rest, ".")
 		if !slices.Contains(out, name) {
 			out = append(out, name)
+		}
+	}
+	if named {
+		out = append(out, f.what)
+	}
+	for _, f := range r.families() {
+		if path == "" && !slices.Contains(out, f.path) {
+			out = append(out, f.path)
 		}
 	}
 	return out

@@ -196,6 +196,9 @@ func (b *batch) send(t *testing.T, s *server, cfg smtp.DialConfig) []smtp.Mode {
 	return modes
 }
 
+// Waiting implements smtp.Source.
+func (b *batch) Waiting() bool { return len(b.ready) > 0 }
+
 // TryNext implements smtp.Source.
 func (b *batch) TryNext() (smtp.Transaction, smtp.Supply) {
 	select {

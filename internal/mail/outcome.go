@@ -7,8 +7,8 @@ import "fmt"
 type Outcome uint8
 
 // The outcomes. Pending includes recipients being sent right now; Deferred is
-// waiting for its next attempt; Invalid, Duplicate and Suppressed are decided at
-// the door and never reach the queue. All but Pending and Deferred are final;
+// waiting for its next attempt; Invalid and Duplicate are decided at the door and
+// never reach the queue, Suppressed there or just before sending. All but Pending and Deferred are final;
 // Unknown is final until evidence or the operator settles it.
 const (
 	Pending Outcome = iota

@@ -103,8 +103,11 @@ func (c *codec) decodeBlock(data []byte) (*Block, error) {
 		return nil, err
 	}
 	d := decoder{b: raw}
-	if v := d.byte(); v != blockVersion {
-		return nil, fmt.Errorf("%w: block version %d, this program knows %d", errCorrupt, v, blockVersion)
+	switch v := d.byte(); {
+	case v > blockVersion:
+		return nil, fmt.Errorf("block version %d, this program knows %d: %w", v, blockVersion, errNewer)
+	case v != blockVersion:
+		return nil, errCorrupt
 	}
 	n, cols := int(d.uvarint()), int(d.uvarint())
 	if d.bad || n > len(raw) || cols > len(raw) {
@@ -164,6 +167,16 @@ func (d *decoder) byte() byte {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
 	if n <= 0 {
 		d.bad, d.b = true, nil
 		return 0

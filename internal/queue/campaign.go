@@ -33,6 +33,9 @@ type Campaign struct {
 	Blocks   int
 	Doors    int // blocks of rows refused at the door
 	Counts   Door
+	// Canary is the policy when the campaign is staged; once it is committed, Recipients
+	// are the number that goes first, 0 = no canary.
+	Canary Canary
 }
 
 // Door counts the rows of the input as they were judged when the list was read.
@@ -127,6 +130,7 @@ func decodeCampaign(id string, m map[string]string) (*Campaign, error) {
 		Digest: m["digest"], Open: m["state"] == "open", Size: num("size"), Blocks: num("blocks"), Doors: num("doors"),
 		Counts: Door{num("recipients"), num("invalid"), num("duplicate"), num("suppressed")},
 	}
+	c.Canary = Canary{Recipients: num("canary"), Wait: time.Duration(num("canary_wait")) * time.Millisecond}
 	c.Created = time.UnixMilli(int64(num("created")))
 	if start := num("start"); start > 0 {
 		c.Start = time.UnixMilli(int64(start))
@@ -259,7 +263,7 @@ var errOvertaken = fmt.Errorf("%w: the same key is being sent by somebody else a
 // the result is the same.
 func (s *Staging) Commit(ctx context.Context, blocks, doors int, d Door) error {
 	q, c := s.q, s.c
-	c.Blocks, c.Doors, c.Counts = blocks, doors, d
+	c.Blocks, c.Doors, c.Counts, c.Canary = blocks, doors, d, c.Canary.of(d.Queued())
 	// Another producer of the same send may have given up, and the name with it.
 	if err := q.takeName(ctx, *c); err != nil {
 		return err
@@ -269,7 +273,8 @@ func (s *Staging) Commit(ctx context.Context, blocks, doors int, d Door) error {
 	}
 	keys := append([]string{q.keys.meta(c.ID)}, s.stored(blocks, doors)...)
 	did, err := q.scripts.commit.Run(ctx, q.rdb, keys, c.Digest, "blocks", blocks, "doors", doors,
-		"recipients", d.Recipients, "invalid", d.Invalid, "duplicate", d.Duplicate, "suppressed", d.Suppressed).Int()
+		"recipients", d.Recipients, "invalid", d.Invalid, "duplicate", d.Duplicate, "suppressed", d.Suppressed,
+		"canary", c.Canary.Recipients, "canary_wait", c.Canary.Wait.Milliseconds()).Int()
 	if err != nil {
 		return fmt.Errorf("commit campaign: %w", err)
 	}
@@ -324,8 +329,8 @@ func (q *Queue) openCampaign(ctx context.Context, c *Campaign) error {
 	if !c.Start.IsZero() {
 		start = c.Start.UnixMilli()
 	}
-	keys := []string{k.ring(c.Stream), k.next(c.Stream), k.total(c.Stream), k.later(c.Stream), k.opening(c.Stream)}
-	if err := q.scripts.open.Run(ctx, q.rdb, keys, c.ID, c.Blocks, start).Err(); err != nil {
+	keys := []string{k.ring(c.Stream), k.next(c.Stream), k.total(c.Stream), k.later(c.Stream), k.opening(c.Stream), k.canary(c.Stream)}
+	if err := q.scripts.open.Run(ctx, q.rdb, keys, c.ID, c.Blocks, start, c.canaryEntry()).Err(); err != nil {
 		return fmt.Errorf("open campaign: %w", err)
 	}
 	return nil

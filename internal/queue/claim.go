@@ -2,16 +2,12 @@ package queue
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // see digest
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sluicemail/sluice/internal/mail"
 )
@@ -24,7 +20,12 @@ type Claim struct {
 	Cancelled bool // the campaign is cancelled: whoever is not done is to be marked so
 	Block     *Block
 	Standings []Standing // changed by Record and Decide only, under the member's lock
+	// NotBefore, if set, says when (ms, 0 = at once) a recipient may be sent to at all:
+	// Settle makes the block due again no sooner. Its holder sets it before Settle.
+	NotBefore func(index int) int64
 
+	canary    string      // recipients of a canary that was out when it was claimed, or ""
+	first     int         // so many of the block may be sent to
 	lost      atomic.Bool // somebody else's newer claim stands: stop sending from it
 	unwritten []byte      // evidence not yet in a batch; under the member's lock
 }
@@ -47,7 +48,12 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 	id := blockID(campaign, n)
 	c, err := m.claim(ctx, s, campaign, n)
 	if err == nil {
-		c.Block, c.Standings, err = m.q.load(ctx, campaign, n)
+		if c.Block, c.Standings, err = m.q.load(ctx, campaign, n); err != nil {
+			err = m.unreadable(ctx, c, err)
+		}
+	}
+	if err == nil {
+		err = c.begins()
 	}
 	if err == nil {
 		err = m.q.rdb.SAdd(ctx, m.q.keys.live(campaign), n).Err()
@@ -66,6 +72,9 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n int) (*Claim, error) {
 	q, id := m.q, blockID(campaign, n)
 	about, err := q.campaign(ctx, campaign)
+	if errors.Is(err, ErrNoCampaign) || errors.Is(err, errCorrupt) {
+		err = errors.Join(err, q.rdb.HDel(ctx, q.keys.queued(s), id).Err()) // else its job would be made again for ever
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -78,10 +87,10 @@ func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n in
 		m.claims[id] = c
 	}
 	m.mu.Unlock()
-	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s)}
-	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce).StringSlice()
-	if err == nil && len(res) != 2 {
-		err = fmt.Errorf("%w: %v", ErrNotClaimed, res)
+	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s), q.keys.canary(s)}
+	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce, m.login(s)).StringSlice()
+	if err == nil && len(res) != 3 {
+		err = refusedClaim(res)
 	}
 	var epoch int64
 	if err == nil {
@@ -93,29 +102,9 @@ func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n in
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c.Epoch, c.Cancelled = epoch, res[0] == "cancelled"
+	c.Epoch, c.Cancelled, c.canary = epoch, res[0] == "cancelled", res[2]
 	m.claims[id] = c
 	return c, nil
-}
-
-// DueAt returns when a recipient is due (ms, 0 = at once), if it is at all. resend
-// is the policy for unknown ones, who are sent to again once.
-func (s *Standing) DueAt(resend bool) (due int64, ok bool) {
-	switch s.Outcome {
-	case mail.Pending:
-		return 0, true
-	case mail.Deferred:
-		return s.Due, true
-	case mail.Unknown:
-		return 0, resend && s.again()
-	}
-	return 0, false
-}
-
-// again reports whether the policy resend applies to an unknown recipient. It does so
-// once: each attempt that ends unknown may have been a copy.
-func (s *Standing) again() bool {
-	return s.Outcome == mail.Unknown && !s.Closed && !s.Resent
 }
 
 // Settle folds a claim's log into its state, moves the totals, and gives the claim
@@ -131,17 +120,30 @@ func (m *Member) Settle(ctx context.Context, c *Claim, resend bool) error {
 	}
 	st, err := m.q.settle(ctx, c)
 	if err != nil {
+		if err = m.unreadable(ctx, c, err); errors.Is(err, ErrNotClaimed) {
+			return nil // its evidence is in the log, and it is given up
+		}
 		return fmt.Errorf("settle %s: %w", c.ID(), err)
 	}
 	due := ""
-	if at, ok := nextDue(st, resend, m.Now()); ok {
+	if at, ok := nextDue(len(st), func(i int) (int64, bool) { return c.dueAt(&st[i], i, resend) }, m.Now()); ok {
 		due = strconv.FormatInt(at, 10)
+	}
+	if c.canary != "" { // before anybody can find it over
+		if err := m.tell(ctx); err != nil {
+			return fmt.Errorf("settle %s: %w", c.ID(), err)
+		}
 	}
 	s := c.Campaign.Stream
 	if err := m.q.release(ctx, s, c.ID(), joinClaim(c.Epoch, m.nonce), due); err != nil {
 		return fmt.Errorf("release %s: %w", c.ID(), err)
 	}
 	m.forget(c.ID(), c)
+	if c.canary != "" {
+		if err := m.q.pass(ctx, c.Campaign); err != nil {
+			m.q.log.Debug("canary, left to the reconciler", "campaign", c.Campaign.Name, "err", err)
+		}
+	}
 	return nil
 }
 
@@ -182,49 +184,16 @@ func (m *Member) holdsClaim(id string) bool {
 
 // settle replaces the block's log by its folded state.
 func (q *Queue) settle(ctx context.Context, c *Claim) ([]Standing, error) {
-	k, id, n := q.keys, c.Campaign.ID, c.N
-	for {
-		pipe := q.rdb.TxPipeline()
-		state, log, sum := pipe.Get(ctx, k.state(id, n)), pipe.Get(ctx, k.log(id, n)), pipe.HGet(ctx, k.sums(id), strconv.Itoa(n))
-		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-			return nil, err
-		}
-		st, err := q.codec.decodeState([]byte(state.Val()), c.Block.Len())
-		if err == nil {
-			err = fold(st, []byte(log.Val()))
-		}
-		if err != nil {
-			return nil, err
-		}
-		old, err := parseTally(sum.Val())
-		if err != nil {
-			return nil, err
-		}
-		now := count(st)
-		args := []any{n, digest(state.Val()), digest(log.Val()), sum.Val(), now.String(), q.codec.encodeState(st)}
-		keys := []string{k.state(id, n), k.log(id, n), k.sums(id), k.totals(id), k.live(id)}
-		ok, err := q.scripts.settle.Run(ctx, q.rdb, keys, append(args, now.change(old)...)...).Int()
-		if err != nil {
-			return nil, err
-		}
-		if ok == 1 {
-			return st, nil
-		}
-	}
-}
-
-// digest is what the settle script compares stored values by.
-func digest(s string) string {
-	sum := sha1.Sum([]byte(s)) //nolint:gosec // against chance, by what every Redis has
-	return hex.EncodeToString(sum[:])
+	st, _, err := q.refold(ctx, refold{campaign: c.Campaign.ID, n: c.N, size: c.Block.Len()})
+	return st, err
 }
 
 // nextDue is when a block is to be claimed again: when its first recipient is due,
 // a little later if that lets others go along.
-func nextDue(st []Standing, resend bool, now int64) (int64, bool) {
+func nextDue(n int, due func(int) (int64, bool), now int64) (int64, bool) {
 	first, any := int64(0), false
-	for i := range st {
-		if at, ok := st[i].DueAt(resend); ok && (!any || at < first) {
+	for i := range n {
+		if at, ok := due(i); ok && (!any || at < first) {
 			first, any = at, true
 		}
 	}
@@ -233,8 +202,8 @@ func nextDue(st []Standing, resend bool, now int64) (int64, bool) {
 	}
 	window := first + min((first-now)/10, 60_000)
 	last := first
-	for i := range st {
-		if at, ok := st[i].DueAt(resend); ok && at > last && at <= window {
+	for i := range n {
+		if at, ok := due(i); ok && at > last && at <= window {
 			last = at
 		}
 	}
@@ -247,4 +216,15 @@ func cutClaim(s string) (epoch int64, nonce string, ok bool) {
 	num, nonce, ok := strings.Cut(s, " ")
 	epoch, err := strconv.ParseInt(num, 10, 64)
 	return epoch, nonce, ok && err == nil
+}
+
+// ErrLoginHeld is the ErrNotClaimed of a member whose own login is held: others may
+// send the block, and asking for the next one at once would only take it from them.
+var ErrLoginHeld = fmt.Errorf("%w: this worker's login is held", ErrNotClaimed)
+
+func refusedClaim(res []string) error {
+	if len(res) == 1 && res[0] == "login" {
+		return ErrLoginHeld
+	}
+	return fmt.Errorf("%w: %v", ErrNotClaimed, res)
 }

@@ -94,7 +94,8 @@ func (m *Member) Record(in *Intent, o mail.Outcome, r mail.Reply, due int64) {
 
 // Decide notes an outcome that needed no attempt: Expired or Cancelled.
 func (m *Member) Decide(c *Claim, index int, o mail.Outcome, r mail.Reply) {
-	m.note(c, Evidence{Index: index, Attempt: c.Standings[index].Attempts, Outcome: o, Reply: r, Time: m.Now()}, nil)
+	s := &c.Standings[index]
+	m.note(c, Evidence{Index: index, Attempt: s.Attempts, Round: s.round, Outcome: o, Reply: r, Time: m.Now()}, nil)
 }
 
 func (m *Member) note(c *Claim, e Evidence, in *Intent) {

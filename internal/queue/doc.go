@@ -18,5 +18,11 @@
 // they are recorded as unknown. When Redis itself restarts and has lost its last
 // seconds, the members that outlived it write them again from memory first.
 //
+// What may not be sent is held, with the reason: a campaign, a stream, a login, or a
+// destination group of a stream. Members read the holds with their heartbeat and say
+// which they obey, so that Pause returns when it is true. Breakers hold by themselves:
+// members tell what came of their mails, and one script adds it up for the fleet and
+// judges. The first of a campaign are its canary: the others wait for their results.
+//
 // Keys carry cluster tags ({c:CAMPAIGN}, {s:STREAM}, {w}); no script crosses tags.
 package queue

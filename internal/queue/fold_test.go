@@ -13,6 +13,15 @@ import (
 
 func ev(attempt int, o mail.Outcome) Evidence { return Evidence{Attempt: attempt, Outcome: o} }
 
+// again is an operator's round of reopening after an attempt, said what he knows of one.
+func again(attempt, round int) Evidence {
+	return Evidence{Kind: Reopen, Attempt: attempt, Round: round, Time: int64(1000 * round)}
+}
+
+func said(attempt int, o mail.Outcome) Evidence {
+	return Evidence{Kind: Settled, Attempt: attempt, Outcome: o}
+}
+
 func TestApply(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -33,6 +42,24 @@ func TestApply(t *testing.T) {
 		"cancelled, but it had gone out":      {[]Evidence{ev(0, mail.Cancelled), ev(1, mail.Accepted)}, mail.Accepted, false},
 		"an accepted one is not cancelled":    {[]Evidence{ev(1, mail.Accepted), ev(1, mail.Cancelled)}, mail.Accepted, false},
 		"an unknown one does not expire":      {[]Evidence{ev(1, mail.Unknown), ev(1, mail.Expired)}, mail.Unknown, false},
+		"rejected, reopened":                  {[]Evidence{ev(1, mail.Rejected), again(1, 1)}, mail.Deferred, false},
+		"reopened, accepted":                  {[]Evidence{ev(1, mail.Rejected), again(1, 1), ev(2, mail.Accepted)}, mail.Accepted, false},
+		"reopened, rejected":                  {[]Evidence{ev(1, mail.Rejected), again(1, 1), ev(2, mail.Rejected)}, mail.Rejected, false},
+		"reopened, the old reply once more":   {[]Evidence{ev(1, mail.Rejected), again(1, 1), ev(1, mail.Rejected)}, mail.Deferred, false},
+		"the old reopening once more":         {[]Evidence{ev(1, mail.Rejected), again(1, 1), ev(2, mail.Rejected), again(1, 1)}, mail.Rejected, false},
+		"reopened twice":                      {[]Evidence{ev(1, mail.Rejected), again(1, 1), ev(2, mail.Rejected), again(2, 2)}, mail.Deferred, false},
+		"an accepted one is not reopened":     {[]Evidence{ev(1, mail.Accepted), again(1, 1)}, mail.Accepted, false},
+		"unknown, reopened":                   {[]Evidence{ev(1, mail.Unknown), again(1, 1)}, mail.Deferred, false},
+		"unknown, reopened, sent":             {[]Evidence{ev(1, mail.Unknown), again(1, 1), ev(2, mail.Rejected)}, mail.Rejected, true},
+		"unknown, reopened, heard of late":    {[]Evidence{ev(1, mail.Unknown), again(1, 1), ev(1, mail.Accepted)}, mail.Accepted, false},
+		"unknown, reopened, too old":          {[]Evidence{ev(1, mail.Unknown), again(1, 1), {Attempt: 1, Round: 1, Outcome: mail.Expired}}, mail.Unknown, false},
+		"expired, reopened":                   {[]Evidence{ev(0, mail.Expired), again(0, 1)}, mail.Deferred, false},
+		"expired again":                       {[]Evidence{ev(0, mail.Expired), again(0, 1), {Round: 1, Outcome: mail.Expired}}, mail.Expired, false},
+		"expired, the old expiry once more":   {[]Evidence{ev(0, mail.Expired), again(0, 1), ev(0, mail.Expired)}, mail.Deferred, false},
+		"settled":                             {[]Evidence{ev(1, mail.Unknown), said(1, mail.Accepted)}, mail.Accepted, false},
+		"settled, the relay says otherwise":   {[]Evidence{ev(1, mail.Unknown), said(1, mail.Accepted), ev(1, mail.Rejected)}, mail.Rejected, false},
+		"settled, sent again all the same":    {[]Evidence{ev(1, mail.Unknown), said(1, mail.Rejected), ev(2, mail.Accepted)}, mail.Accepted, true},
+		"only an unknown one is settled":      {[]Evidence{ev(1, mail.Deferred), said(1, mail.Accepted)}, mail.Deferred, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,23 +74,13 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// The evidence of attempts, in any order and with repeats, ends in the same
-// outcome: every write to the log may be doubled or late. And no order hides that
-// somebody was sent to again after an attempt that may have arrived.
+// Evidence in any order and with repeats ends in the same outcome: every write may be
+// doubled or late. That holds for what operators and workers decide as well, and no
+// order hides that somebody was sent to again after an attempt that may have arrived.
 func TestApplyOrderDoesNotMatter(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var log []Evidence
-		attempts := rapid.IntRange(1, 4).Draw(t, "attempts")
-		twice := false
-		for a := 1; a <= attempts; a++ {
-			o := rapid.SampledFrom([]mail.Outcome{mail.Accepted, mail.Rejected, mail.Deferred, mail.Unknown}).Draw(t, "outcome")
-			log = append(log, ev(a, o))
-			if rapid.Bool().Draw(t, "unknown as well") {
-				log = append(log, ev(a, mail.Unknown))
-			}
-			twice = twice || a < attempts && mayHaveArrived(o)
-		}
+		log, twice := drawLog(t)
 		fold := func(log []Evidence) (s Standing) {
 			for _, e := range log {
 				s.Apply(e)
@@ -75,8 +92,68 @@ func TestApplyOrderDoesNotMatter(t *testing.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		rand.New(rand.NewPCG(seed, 1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		got := fold(shuffled)
-		if got.Outcome != want.Outcome || got.Attempts != want.Attempts || twice && !(got.Resent && want.Resent) {
+		if got.Outcome != want.Outcome || got.Attempts != want.Attempts || got.Closed != want.Closed ||
+			got.Reopened != want.Reopened || twice && !(got.Resent && want.Resent) {
 			t.Fatalf("%v gives %+v; shuffled and doubled %v gives %+v", log, want, shuffled, got)
+		}
+	})
+}
+
+// drawLog makes a history: attempts, each perhaps with an unknown beside what came of
+// it, and between them what workers and operators decide.
+func drawLog(t *rapid.T) (log []Evidence, twice bool) {
+	attempts, round := rapid.IntRange(1, 4).Draw(t, "attempts"), 0
+	for a := 0; a <= attempts; a++ {
+		if a > 0 {
+			o := rapid.SampledFrom([]mail.Outcome{mail.Accepted, mail.Rejected, mail.Deferred, mail.Unknown}).Draw(t, "outcome")
+			log = append(log, ev(a, o))
+			if rapid.Bool().Draw(t, "unknown as well") {
+				log = append(log, ev(a, mail.Unknown))
+			}
+			twice = twice || a < attempts && mayHaveArrived(o)
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "decisions") {
+			switch rapid.IntRange(0, 3).Draw(t, "decision") {
+			case 0:
+				log = append(log, Evidence{Attempt: a, Round: round, Outcome: mail.Expired})
+			case 1:
+				log = append(log, Evidence{Attempt: a, Round: round, Outcome: mail.Cancelled})
+			case 2:
+				round++
+				log = append(log, Evidence{Kind: Reopen, Attempt: a, Round: round, Time: int64(100*a + round)})
+			case 3:
+				o := rapid.SampledFrom([]mail.Outcome{mail.Accepted, mail.Rejected}).Draw(t, "settled as")
+				log = append(log, Evidence{Kind: Settled, Attempt: a, Round: round, Outcome: o})
+			}
+		}
+	}
+	return log, twice
+}
+
+// What is stored and read in the middle of a history goes on as if it had not been.
+func TestStateKeepsWhatStandsBehindTheOutcome(t *testing.T) {
+	t.Parallel()
+	c := testCodec(t)
+	rapid.Check(t, func(t *rapid.T) {
+		log, _ := drawLog(t)
+		cut := rapid.IntRange(0, len(log)).Draw(t, "cut")
+		st := make([]Standing, 3)
+		var want Standing
+		for i, e := range log {
+			if i == cut {
+				var err error
+				if st, err = c.decodeState(c.encodeState(st), len(st)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want.Apply(e)
+			st[1].Apply(e)
+		}
+		if got := st[1]; got.Outcome != want.Outcome || got.Attempts != want.Attempts || got.Closed != want.Closed || got.Reopened != want.Reopened || got.Resent != want.Resent {
+			t.Fatalf("%v, stored after %d, gives %+v, want %+v", log, cut, got, want)
+		}
+		if st[0].Outcome != mail.Pending || st[2].Outcome != mail.Pending {
+			t.Fatalf("the neighbours: %+v", st)
 		}
 	})
 }
@@ -100,11 +177,14 @@ func TestStateRoundTrip(t *testing.T) {
 		{Outcome: mail.Cancelled, Time: 5},
 		{Outcome: mail.Unknown, Attempts: 1, Time: 6, Closed: true},
 	}
+	if v, err := c.unpack(c.encodeState(in)); err != nil || v[0] != plainState {
+		t.Errorf("stored as version %d, %v: workers of the last version could not read it", v[0], err)
+	}
 	out, err := c.decodeState(c.encodeState(in), len(in))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(in, out); d != "" {
+	if d := cmp.Diff(in, out, cmp.AllowUnexported(Standing{})); d != "" {
 		t.Error(d)
 	}
 	if _, err := c.decodeState(c.encodeState(in), len(in)+1); err == nil {

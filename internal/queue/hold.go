@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,37 +18,74 @@ import (
 const (
 	HoldPaused    = "paused"    // by an operator, one campaign
 	HoldCancelled = "cancelled" // by an operator, one campaign, for good
-	HoldHeld      = "held"      // by the program, a whole stream's login
+	HoldHeld      = "held"      // by the program: a campaign, a stream, a login or a destination group
 )
 
-// Hold says why nothing is sent for a campaign or a stream, since when, and what
-// lifts it.
+// Hold says why something is not sent, since when, and what lifts it.
 type Hold struct {
-	State string    `json:"state"`
-	Why   string    `json:"why"`
-	Since time.Time `json:"since"`
-	Lift  string    `json:"lift"`
-	// Login is a fingerprint of the credentials that were refused, never they
-	// themselves: other credentials lift the hold.
-	Login string `json:"login,omitempty"`
+	State    string
+	Why      string
+	Since    time.Time
+	Until    time.Time // it lifts itself then; zero = it does not
+	Lift     string
+	Examples []string // at most three replies that led to it, without addresses
 }
 
-// wholeStream is the field of a hold on every campaign of a stream.
-const wholeStream = "*"
+// Fields of a stream's holds: a campaign's id, or one of these.
+const (
+	wholeStream  = "*" // alone; before a fingerprint, one login
+	groupMark    = "@" // before a destination group
+	versionField = "#" // no hold, but their version
+)
 
-// Pause stops a campaign; Resume goes on with it. Mail already begun is finished.
+// storedHold is a Hold as it lies in Redis; times are ms since the Unix epoch, 0 = none.
+type storedHold struct {
+	State    string   `json:"state"`
+	Why      string   `json:"why,omitempty"`
+	Since    int64    `json:"since,omitempty"`
+	Until    int64    `json:"until,omitempty"`
+	Lift     string   `json:"lift,omitempty"`
+	Examples []string `json:"examples,omitempty"`
+}
+
+func decodeHold(data string) (Hold, error) {
+	var s storedHold
+	if err := json.Unmarshal([]byte(data), &s); err != nil {
+		return Hold{State: HoldHeld, Why: "a hold that does not decode"}, fmt.Errorf("hold: %w", errCorrupt)
+	}
+	h := Hold{State: s.State, Why: s.Why, Since: time.UnixMilli(s.Since).UTC(), Lift: s.Lift, Examples: s.Examples}
+	if s.Until != 0 {
+		h.Until = time.UnixMilli(s.Until).UTC()
+		h.Lift = "itself, at " + h.Until.Format(time.RFC3339)
+	}
+	return h, nil
+}
+
+// stands reports whether a hold holds at a moment of Redis's clock.
+func (h Hold) stands(now int64) bool { return h.Until.IsZero() || now < h.Until.UnixMilli() }
+
+// Pause stops a campaign; Resume goes on with it. Mail already begun is finished. It
+// returns when every worker has stopped, or with ErrUnconfirmed. A campaign that is
+// held already keeps the reason it has.
 func (q *Queue) Pause(ctx context.Context, c *Campaign, why string) error {
-	return q.hold(ctx, c.Stream, c.ID, Hold{State: HoldPaused, Why: why, Lift: "sluice campaign resume " + c.Name})
+	version, err := q.hold(ctx, c.Stream, c.ID, storedHold{State: HoldPaused, Why: why, Lift: "sluice campaign resume " + c.Name})
+	if err != nil {
+		return err
+	}
+	return q.awaitSeen(ctx, c.Stream, version)
 }
 
 // Cancel ends a campaign: whoever is pending or deferred becomes cancelled. It
-// cannot be resumed. Cancelling again finishes what an interrupted call began.
+// cannot be resumed. Cancelling again finishes what an interrupted call began. It
+// returns when every worker has stopped, or with ErrUnconfirmed.
 func (q *Queue) Cancel(ctx context.Context, c *Campaign, why string) error {
-	if err := q.hold(ctx, c.Stream, c.ID, Hold{State: HoldCancelled, Why: why, Lift: "nothing: cancelled for good"}); err != nil {
+	version, err := q.hold(ctx, c.Stream, c.ID, storedHold{State: HoldCancelled, Why: why, Lift: "nothing: cancelled for good"})
+	if err != nil {
 		return err
 	}
-	// What would come later is marked now: deferred blocks, a start that was set. The
-	// blocks that are claimed at this moment come back at once by themselves.
+	// What would come later is marked now: deferred blocks, a start that was set, what
+	// was put aside. The blocks that are claimed at this moment come back at once by
+	// themselves.
 	pipe := q.rdb.Pipeline()
 	pipe.ZAddXX(ctx, q.keys.later(c.Stream), redis.Z{Member: c.ID})
 	for n := range c.Blocks {
@@ -60,61 +99,96 @@ func (q *Queue) Cancel(ctx context.Context, c *Campaign, why string) error {
 	if _, err := pipe.Exec(ctx); err != nil {
 		return q.unreachable(err)
 	}
-	return nil
-}
-
-// HoldStream stops a whole stream, because its login does not work. login is the
-// credentials' fingerprint.
-func (q *Queue) HoldStream(ctx context.Context, s mail.Stream, why, login string) error {
-	return q.hold(ctx, s, wholeStream, Hold{
-		State: HoldHeld, Why: why, Login: login,
-		Lift: "correct relay.user and relay.password (or password_file), then start a worker again",
-	})
-}
-
-func (q *Queue) hold(ctx context.Context, s mail.Stream, field string, h Hold) error {
-	now, err := q.now(ctx)
-	if err != nil {
-		return q.unreachable(err)
-	}
-	old, err := q.holds(ctx, s)
-	if err != nil {
+	if err := q.unpark(ctx, c.Stream, c.ID); err != nil {
 		return err
 	}
-	if o, ok := old[field]; ok && o.State == HoldCancelled {
-		return nil
-	} else if ok && o.State == h.State && o.Login == h.Login {
-		return nil
-	}
-	h.Since = time.UnixMilli(now).UTC()
+	return q.awaitSeen(ctx, c.Stream, version)
+}
+
+// HoldCampaign stops a campaign because something is wrong with it. Workers know
+// within a heartbeat. examples are replies that led to it.
+func (q *Queue) HoldCampaign(ctx context.Context, c *Campaign, why string, examples ...string) error {
+	_, err := q.hold(ctx, c.Stream, c.ID, storedHold{State: HoldHeld, Why: why, Lift: liftCampaign(c), Examples: cleanAll(examples)})
+	return err
+}
+
+func liftCampaign(c *Campaign) string { return "sluice campaign resume " + c.Name }
+
+// HoldStream stops a whole stream, for every worker, until LiftStream.
+func (q *Queue) HoldStream(ctx context.Context, s mail.Stream, why string, examples ...string) error {
+	_, err := q.hold(ctx, s, wholeStream, storedHold{
+		State: HoldHeld, Why: why, Examples: cleanAll(examples), Lift: "correct that, then start a worker again",
+	})
+	return err
+}
+
+// HoldLogin stops the workers that log in to a stream with the credentials of this
+// fingerprint. Those with others go on: an old worker cannot hold new credentials.
+func (q *Queue) HoldLogin(ctx context.Context, s mail.Stream, login, why string, examples ...string) error {
+	_, err := q.hold(ctx, s, wholeStream+login, storedHold{
+		State: HoldHeld, Why: why, Examples: cleanAll(examples),
+		Lift: "correct relay.user and relay.password (or password_file), then start a worker again",
+	})
+	return err
+}
+
+// HoldGroup stops a stream's mail to a destination group. It lifts itself after
+// Breakers.Period, which doubles when the group has to be held again soon.
+func (q *Queue) HoldGroup(ctx context.Context, s mail.Stream, group, why string, examples ...string) error {
+	_, err := q.hold(ctx, s, groupMark+group, storedHold{State: HoldHeld, Why: why, Examples: cleanAll(examples)})
+	return err
+}
+
+// hold writes a hold and returns the version of the stream's holds that it stands by.
+func (q *Queue) hold(ctx context.Context, s mail.Stream, field string, h storedHold) (version int64, err error) {
 	data, err := json.Marshal(h)
 	if err != nil {
-		return fmt.Errorf("encode hold: %w", err)
+		return 0, fmt.Errorf("encode hold: %w", err)
 	}
-	// The script has the last word: somebody may be cancelling at this moment.
-	if err := q.scripts.hold.Run(ctx, q.rdb, []string{q.keys.held(s)}, field, data).Err(); err != nil {
-		return q.unreachable(err)
+	period := int64(0)
+	if strings.HasPrefix(field, groupMark) {
+		period = q.breakers.Period.Milliseconds()
 	}
-	return nil
+	version, err = q.scripts.hold.Run(ctx, q.rdb, []string{q.keys.held(s)}, field, data, period, q.breakers.Most.Milliseconds()).Int64()
+	if err != nil {
+		return 0, q.unreachable(err)
+	}
+	return version, nil
 }
 
 // ErrCancelled is returned by Resume for a cancelled campaign.
 var ErrCancelled = errors.New("the campaign is cancelled for good")
 
-// Resume lifts an operator's pause.
+// Resume lifts what holds a campaign: an operator's pause, or a breaker's hold. Its
+// results count anew from here.
 func (q *Queue) Resume(ctx context.Context, c *Campaign) error {
-	return q.lift(ctx, c.Stream, c.ID)
+	if err := q.lift(ctx, c.Stream, c.ID); err != nil {
+		return err
+	}
+	return q.unpark(ctx, c.Stream, c.ID)
 }
 
-// LiftStream takes a hold off a stream. A worker that starts does so: its
-// operator has just had the chance to correct what was wrong, and a login that is
-// still refused costs one attempt.
+// LiftStream takes all holds off a stream that are not a campaign's or a group's: its
+// own, and those of its logins.
 func (q *Queue) LiftStream(ctx context.Context, s mail.Stream) error {
 	return q.lift(ctx, s, wholeStream)
 }
 
+// LiftLogin takes the hold off one login. A worker that starts does so: its operator
+// has just had the chance to correct what was wrong, and a login that is still refused
+// costs one attempt.
+func (q *Queue) LiftLogin(ctx context.Context, s mail.Stream, login string) error {
+	return q.lift(ctx, s, wholeStream+login)
+}
+
+// LiftGroup lets a stream's mail to a destination group go on; what waits is looked at
+// within Recheck.
+func (q *Queue) LiftGroup(ctx context.Context, s mail.Stream, group string) error {
+	return q.lift(ctx, s, groupMark+group)
+}
+
 func (q *Queue) lift(ctx context.Context, s mail.Stream, field string) error {
-	done, err := q.scripts.hold.Run(ctx, q.rdb, []string{q.keys.held(s)}, field, "").Int()
+	done, err := q.scripts.lift.Run(ctx, q.rdb, []string{q.keys.held(s), q.keys.window(s, field)}, field, "").Int()
 	if err != nil {
 		return q.unreachable(err)
 	}
@@ -124,33 +198,55 @@ func (q *Queue) lift(ctx context.Context, s mail.Stream, field string) error {
 	return nil
 }
 
-// holds returns a stream's holds by campaign id, or "*".
-func (q *Queue) holds(ctx context.Context, s mail.Stream) (map[string]Hold, error) {
-	m, err := q.rdb.HGetAll(ctx, q.keys.held(s)).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+// heldBy returns what holds a campaign: its own hold before the stream's, and a login's
+// where no worker has another.
+func (q *Queue) heldBy(ctx context.Context, c *Campaign) (*Hold, error) {
+	m, err := q.rdb.HGetAll(ctx, q.keys.held(c.Stream)).Result()
+	if err != nil {
 		return nil, q.unreachable(err)
 	}
-	out := make(map[string]Hold, len(m))
-	for field, data := range m {
-		var h Hold
-		if err := json.Unmarshal([]byte(data), &h); err != nil {
-			return nil, fmt.Errorf("hold of %s: %w", field, errCorrupt)
+	field, found := "", false
+	for _, f := range []string{c.ID, wholeStream} {
+		if _, ok := m[f]; ok && !found {
+			field, found = f, true
 		}
-		out[field] = h
 	}
-	return out, nil
+	if !found {
+		if field, found, err = q.heldLogin(ctx, c.Stream, m); err != nil {
+			return nil, err
+		}
+	}
+	if !found {
+		return nil, nil //nolint:nilnil // not held is no error
+	}
+	h, err := decodeHold(m[field])
+	return &h, err
 }
 
-// heldBy returns what holds a campaign: its own hold before the stream's.
-func (q *Queue) heldBy(ctx context.Context, c *Campaign) (*Hold, error) {
-	holds, err := q.holds(ctx, c.Stream)
-	if err != nil {
-		return nil, err
-	}
-	for _, field := range []string{c.ID, wholeStream} {
-		if h, ok := holds[field]; ok {
-			return &h, nil
+// addressLike finds what may be an address in a reply.
+var addressLike = regexp.MustCompile(`("[^"]*"|[^\s<>]*)@[^\s<>]+`)
+
+// clean makes a reply fit to be shown: one line, no addresses, not long.
+func clean(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	text = addressLike.ReplaceAllStringFunc(text, func(a string) string { return strings.ToValidUTF8(mail.Mask(a), "") })
+	return clip(strings.TrimSpace(text), 300)
+}
+
+func cleanAll(texts []string) []string {
+	var out []string
+	for _, t := range texts {
+		if t = clean(t); t != "" && len(out) < maxExamples {
+			out = append(out, t)
 		}
 	}
-	return nil, nil //nolint:nilnil // not held is no error
+	return out
 }
+
+// maxExamples is how many replies a hold shows.
+const maxExamples = 3

@@ -76,6 +76,9 @@ func decodeIntents(data []byte) ([]standing, error) {
 	claims := make([]standing, min(d.uvarint(), uint64(len(data))))
 	for i := range claims {
 		claims[i] = standing{stream: mail.Stream(d.string()), campaign: d.string(), block: int(d.uvarint())}
+		if _, err := mail.ParseStream(string(claims[i].stream)); err != nil {
+			return nil, fmt.Errorf("record of intents: %w", errCorrupt)
+		}
 	}
 	var out []standing
 	for len(d.b) > 0 {

@@ -23,6 +23,7 @@ func (k keys) program(id string) string           { return k.campaign(id, "prog"
 func (k keys) totals(id string) string            { return k.campaign(id, "tot") }  // hash: outcome → count, of settled blocks
 func (k keys) sums(id string) string              { return k.campaign(id, "sum") }  // hash: block → its share of the totals
 func (k keys) live(id string) string              { return k.campaign(id, "live") } // set: blocks with an outcome log
+func (k keys) bad(id string) string               { return k.campaign(id, "bad") }  // hash: block that was set aside → why
 func (k keys) recipients(id string, n int) string { return k.campaign(id, "r:"+strconv.Itoa(n)) }
 func (k keys) refused(id string, n int) string    { return k.campaign(id, "x:"+strconv.Itoa(n)) } // refused at the door
 func (k keys) state(id string, n int) string      { return k.campaign(id, "s:"+strconv.Itoa(n)) }
@@ -43,11 +44,17 @@ func (k keys) claims(s mail.Stream) string  { return k.stream(s, "claims") }  //
 func (k keys) touched(s mail.Stream) string { return k.stream(s, "touched") } // set: claimed blocks that evidence came for from outside
 func (k keys) leader(s mail.Stream) string  { return k.stream(s, "leader") }  // string: till when (ms) somebody reconciles
 func (k keys) epoch(s mail.Stream) string   { return k.stream(s, "epoch") }   // the highest epoch of a claim
-func (k keys) held(s mail.Stream) string    { return k.stream(s, "held") }    // hash: campaign, or "*", → Hold as JSON
+func (k keys) held(s mail.Stream) string    { return k.stream(s, "held") }    // hash: campaign, "*", "*LOGIN" or "@GROUP" → hold as JSON; "#" → their version
+func (k keys) parked(s mail.Stream) string  { return k.stream(s, "parked") }  // zset, scores 0: blocks, and "CAMPAIGN/", that were due while held back
+func (k keys) canary(s mail.Stream) string  { return k.stream(s, "canary") }  // hash: campaign → "recipients blocks wait(ms) [passes at (ms)]"
+
+// window holds the last results of what a hold's field names; it lapses by itself.
+func (k keys) window(s mail.Stream, field string) string { return k.stream(s, "results:"+field) }
 
 func (k keys) member(part string) string { return k.prefix + ":{w}:" + part }
 func (k keys) beats() string             { return k.member("beat") } // hash: nonce → heartbeat counter
 func (k keys) gens() string              { return k.member("gen") }  // hash: nonce → generation of its record
+func (k keys) seen() string              { return k.member("seen") } // hash: nonce → the holds it obeys and its logins, see confirmHolds
 func (k keys) record(nonce string, gen int64) string {
 	return k.records(nonce) + strconv.FormatInt(gen, 10)
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/sluicemail/sluice/internal/mail"
 )
 
 // Member is one incarnation of a worker process. Its nonce is new with every
@@ -24,7 +22,9 @@ type Member struct {
 	pulse *redis.Client // of the heartbeat, so that it never waits behind the ledger
 	hooks Hooks
 
-	clock atomic.Int64 // Redis's clock less ours, ms; written by the heartbeat
+	clock atomic.Int64             // Redis's clock less ours, ms; written by the heartbeat
+	view  atomic.Pointer[holdView] // the holds; written under mu
+	books results                  // what came of mails, on its way to the breakers
 
 	mu        sync.Mutex
 	gen       int64             // generation of the record key; rotates after a doubtful write
@@ -39,13 +39,8 @@ type Member struct {
 	failed    error             // ErrFenced, once
 	past      []pastWrite       // evidence of the last seconds, for a Redis that lost it
 	pending   *batch            // being stored; the ledger goroutine's, and Leave's after it
-	holds     map[holdKey]Hold  // as of the last heartbeat
+	said      string            // what confirmHolds wrote last
 	dirty     chan struct{}     // capacity 1: there is something to commit
-}
-
-type holdKey struct {
-	stream mail.Stream
-	field  string
 }
 
 // Hooks let the owner take part in what happens to the fleet.
@@ -69,9 +64,11 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	}
 	m := &Member{
 		q: q, nonce: hex.EncodeToString(b[:]), hooks: hooks, gen: 1, since: time.Now(),
-		claims: map[string]*Claim{}, holds: map[holdKey]Hold{},
+		claims:  map[string]*Claim{},
 		changed: make(chan struct{}), dirty: make(chan struct{}, 1),
 	}
+	m.view.Store(&holdView{at: time.Now()})
+	m.books.due = make(chan struct{}, 1)
 	q.guard.setStrict(true)
 	m.rdb = q.conn.client(clientOptions{poolSize: 1, retries: -1, onConnect: q.guard.onConnect})
 	m.pulse = q.conn.client(clientOptions{poolSize: 2, retries: -1, onConnect: q.guard.onConnect})
@@ -84,6 +81,9 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 		return nil, errors.Join(q.unreachable(errors.Join(err, clock.Err())), m.close())
 	}
 	m.clock.Store(clock.Val().UnixMilli() - time.Now().UnixMilli())
+	if err := m.firstHolds(ctx); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	return m, nil
 }
 
@@ -129,6 +129,7 @@ func (m *Member) Run(ctx, stop context.Context) error {
 	defer endLedger()
 	run(ledger, m.commitLoop)
 	run(ledger, m.heartbeat)
+	run(ledger, m.resultsLoop)
 	run(ctx, m.reconcileLoop)
 	wg.Wait()
 	return m.Err()
@@ -179,6 +180,7 @@ func (m *Member) Leave(ctx context.Context) error {
 		pipe.Del(ctx, m.q.keys.record(m.nonce, m.gen))
 		pipe.HDel(ctx, m.q.keys.gens(), m.nonce)
 		pipe.HDel(ctx, m.q.keys.beats(), m.nonce)
+		pipe.HDel(ctx, m.q.keys.seen(), m.nonce)
 		if _, err := pipe.Exec(ctx); err != nil {
 			return errors.Join(m.q.unreachable(err), m.close())
 		}
@@ -196,16 +198,4 @@ func (m *Member) underWay() bool {
 func (m *Member) close() error {
 	m.q.guard.setStrict(false)
 	return errors.Join(m.rdb.Close(), m.pulse.Close())
-}
-
-// Held returns what holds a campaign of a stream, as of the last heartbeat (a
-// quarter of a second ago while Redis answers).
-func (m *Member) Held(s mail.Stream, campaign string) (Hold, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if h, ok := m.holds[holdKey{s, campaign}]; ok {
-		return h, true
-	}
-	h, ok := m.holds[holdKey{s, wholeStream}]
-	return h, ok
 }

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -142,9 +141,9 @@ func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead map[string]st
 	}
 	pipe := m.pulse.Pipeline()
 	clock, beats := pipe.Time(ctx), pipe.HGetAll(ctx, k.beats())
-	held, claims := map[mail.Stream]*redis.MapStringStringCmd{}, map[mail.Stream]*redis.StringSliceCmd{}
+	held, claims := map[mail.Stream]*redis.SliceCmd{}, map[mail.Stream]*redis.StringSliceCmd{}
 	for _, s := range mail.Streams() {
-		held[s], claims[s] = pipe.HGetAll(ctx, k.held(s)), pipe.HVals(ctx, k.claims(s))
+		held[s], claims[s] = pipe.HMGet(ctx, k.held(s), versionField), pipe.HVals(ctx, k.claims(s))
 	}
 	asked := time.Now()
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -154,7 +153,9 @@ func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead map[string]st
 	if m.Err() == nil {
 		m.clock.Store(clock.Val().UnixMilli() - asked.Add(now.Sub(asked)/2).UnixMilli())
 	}
-	m.setHolds(held)
+	if err := m.readHolds(ctx, held, asked); err != nil {
+		return nil, err
+	}
 	counts := beats.Val()
 	for _, s := range mail.Streams() {
 		for _, c := range claims[s].Val() {
@@ -167,22 +168,6 @@ func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead map[string]st
 	}
 	delete(counts, m.nonce)
 	return o.look(counts, begun, now), nil
-}
-
-func (m *Member) setHolds(held map[mail.Stream]*redis.MapStringStringCmd) {
-	holds := map[holdKey]Hold{}
-	for s, cmd := range held {
-		for field, data := range cmd.Val() {
-			h := Hold{State: HoldHeld, Why: "a hold that does not decode"}
-			if err := json.Unmarshal([]byte(data), &h); err != nil {
-				m.q.log.Error("unreadable hold", "stream", s, "field", field, "err", err)
-			}
-			holds[holdKey{s, field}] = h
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.holds = holds
 }
 
 // errAlive ends a take-over of a member that turns out to have written meanwhile.
@@ -209,13 +194,16 @@ func (q *Queue) takeOver(ctx context.Context, nonce, count string) error {
 		return errAlive
 	}
 	record, _ := res[1].(string)
-	intents, err := decodeIntents([]byte(record))
-	if err != nil {
-		return fmt.Errorf("worker %s: %w", nonce, err)
-	}
 	now, err := q.now(ctx)
 	if err != nil {
 		return err
+	}
+	intents, err := decodeIntents([]byte(record))
+	if err != nil {
+		q.log.Error("a dead worker's record does not decode: whoever was not done in its blocks counts as unknown", "worker", nonce, "err", err)
+		if err := q.doubt(ctx, nonce, now); err != nil {
+			return err
+		}
 	}
 	pipe := q.rdb.Pipeline()
 	for _, in := range intents {
@@ -225,6 +213,7 @@ func (q *Queue) takeOver(ctx context.Context, nonce, count string) error {
 		pipe.Append(ctx, q.keys.log(in.campaign, in.block), string(appendEvidence(nil, e)))
 	}
 	pipe.Expire(ctx, q.keys.dead(nonce), 24*time.Hour)
+	pipe.HDel(ctx, q.keys.seen(), nonce)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("record unknowns: %w", err)
 	}

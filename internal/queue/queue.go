@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,6 +30,7 @@ type Options struct {
 	Connection Connection
 	Prefix     string // of every key; "" = "sluice". Two installations on one Redis differ in it
 	Log        *slog.Logger
+	Breakers   *Breakers // what stops a campaign or a group; nil = DefaultBreakers
 }
 
 // Queue is a handle on one installation's data in Redis. It is safe for concurrent
@@ -41,6 +43,9 @@ type Queue struct {
 	codec   *codec
 	guard   *guard
 	log     *slog.Logger
+
+	breakers Breakers
+	newer    sync.Map // campaigns with data of a newer program that were told of, by id
 }
 
 // callTimeout bounds one ordinary call to Redis.
@@ -68,7 +73,13 @@ func Open(o Options) (*Queue, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{conn: o.Connection, keys: keys{o.Prefix}, scripts: s, codec: c, log: o.Log}
+	q := &Queue{conn: o.Connection, keys: keys{o.Prefix}, scripts: s, codec: c, log: o.Log, breakers: DefaultBreakers()}
+	if o.Breakers != nil {
+		q.breakers = *o.Breakers
+	}
+	if err := q.breakers.check(); err != nil {
+		return nil, err
+	}
 	q.guard = &guard{restarts: make(chan struct{}, 1)}
 	q.rdb = q.conn.client(clientOptions{onConnect: q.guard.onConnect})
 	return q, nil

@@ -196,9 +196,7 @@ func TestChoose(t *testing.T) {
 	eachRedis(t, func(t *testing.T, q *Queue) {
 		a, b := store(t, q, "a", 3, 1), store(t, q, "b", 2, 1)
 		chosen := func(pending int) []string {
-			k, s := q.keys, mail.Ad
-			keys := []string{k.ready(s), k.ring(s), k.next(s), k.total(s), k.queued(s), k.held(s), k.later(s), k.seq(s)}
-			res, err := q.scripts.choose.Run(t.Context(), q.rdb, keys, pending).StringSlice()
+			res, err := q.choose(t.Context(), mail.Ad, pending, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +227,7 @@ func TestChoose(t *testing.T) {
 		if err := q.Resume(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.HoldStream(t.Context(), mail.Ad, "535", "x"); err != nil {
+		if err := q.HoldStream(t.Context(), mail.Ad, "535"); err != nil {
 			t.Fatal(err)
 		}
 		if got := chosen(9); len(got) != 0 {

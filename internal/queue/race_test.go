@@ -144,9 +144,7 @@ func TestLateEvidenceMakesTheBlockDue(t *testing.T) {
 // chosen runs the scheduler and returns the blocks it gives out.
 func chosen(t *testing.T, q *Queue) (out []string) {
 	t.Helper()
-	k, s := q.keys, mail.Ad
-	keys := []string{k.ready(s), k.ring(s), k.next(s), k.total(s), k.queued(s), k.held(s), k.later(s), k.seq(s)}
-	res, err := q.scripts.choose.Run(t.Context(), q.rdb, keys, 100).StringSlice()
+	res, err := q.choose(t.Context(), mail.Ad, 100, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,9 +220,11 @@ func TestCancelIsForGood(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			change := runs(q.scripts.hold)
+			hold, lift := runs(q.scripts.hold), runs(q.scripts.lift)
 			q.rdb.AddHook(&between{
-				match: func(cmd redis.Cmder) bool { return change(cmd) || cmd.Name() == "hset" || cmd.Name() == "hdel" },
+				match: func(cmd redis.Cmder) bool {
+					return hold(cmd) || lift(cmd) || cmd.Name() == "hset" || cmd.Name() == "hdel"
+				},
 				do: func() {
 					if err := q.Cancel(t.Context(), c, "test"); err != nil {
 						t.Error(err)

@@ -90,6 +90,9 @@ func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
 	if err := m.append(ctx, rdb, past); err != nil {
 		return err
 	}
+	if err := m.remindHolds(ctx, rdb); err != nil {
+		return err
+	}
 	seen := map[string]bool{}
 	for _, w := range past {
 		if id := blockID(w.campaign, w.block); !seen[id] {

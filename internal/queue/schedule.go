@@ -35,11 +35,18 @@ const jobRetries = 3
 // Pump enqueues the jobs that come next in a stream, so that at most pending are
 // waiting. It is called whenever a job ends or work arrives, by whoever knows.
 func (q *Queue) Pump(ctx context.Context, s mail.Stream, pending int) error {
-	k := q.keys
-	keys := []string{k.ready(s), k.ring(s), k.next(s), k.total(s), k.queued(s), k.held(s), k.later(s), k.seq(s)}
-	res, err := q.scripts.choose.Run(ctx, q.rdb, keys, pending).StringSlice()
+	return q.pump(ctx, s, pending, "")
+}
+
+// Pump is Queue.Pump for a worker, which chooses nothing while its login is held.
+func (m *Member) Pump(ctx context.Context, s mail.Stream, pending int) error {
+	return m.q.pump(ctx, s, pending, m.login(s))
+}
+
+func (q *Queue) pump(ctx context.Context, s mail.Stream, pending int, login string) error {
+	res, err := q.choose(ctx, s, pending, login)
 	if err != nil {
-		return fmt.Errorf("choose blocks: %w", err)
+		return err
 	}
 	client := asynq.NewClientFromRedisClient(q.rdb)
 	var errs error // what is not enqueued the reconciler makes again
@@ -52,6 +59,36 @@ func (q *Queue) Pump(ctx context.Context, s mail.Stream, pending int) error {
 	}
 	return errs
 }
+
+// choose picks the next blocks, as block, turn, block, turn, …
+func (q *Queue) choose(ctx context.Context, s mail.Stream, pending int, login string) ([]string, error) {
+	k := q.keys
+	keys := []string{k.ready(s), k.ring(s), k.next(s), k.total(s), k.queued(s), k.held(s), k.later(s), k.seq(s), k.parked(s), k.canary(s)}
+	res, err := q.scripts.choose.Run(ctx, q.rdb, keys, pending, login).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("choose blocks: %w", err)
+	}
+	return res, nil
+}
+
+// unpark gives back to the schedule what was put aside of a campaign ("" = of all),
+// unless that is paused. What is left when it is interrupted, the reconciler does.
+func (q *Queue) unpark(ctx context.Context, s mail.Stream, campaign string) error {
+	k := q.keys
+	keys := []string{k.parked(s), k.held(s), k.ready(s), k.ring(s)}
+	for {
+		moved, err := q.scripts.unpark.Run(ctx, q.rdb, keys, campaign, unparkMost).Int()
+		if err != nil {
+			return fmt.Errorf("unpark blocks: %w", err)
+		}
+		if moved < unparkMost {
+			return nil
+		}
+	}
+}
+
+// unparkMost bounds one call of the script.
+const unparkMost = 1000
 
 func taskID(block string, seq int64) string {
 	return strings.ReplaceAll(block, "/", ":") + ":" + strconv.FormatInt(seq, 10)
@@ -160,6 +197,15 @@ func (m *Member) reconcile(ctx context.Context, s mail.Stream) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := q.unpark(ctx, s, ""); err != nil {
+		return err
+	}
+	if err := q.passAll(ctx, s); err != nil {
+		return err
+	}
+	if err := m.dropLapsed(ctx, s); err != nil {
+		return err
 	}
 	return q.remake(ctx, s)
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"embed"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -14,21 +15,33 @@ var scriptFiles embed.FS
 // the head comment of each.
 type scripts struct {
 	open, choose, claim, release, seize, touch, reclaim *redis.Script
-	stage, put, discard, commit, settle                 *redis.Script
-	beat, rotate, bury, hold, lead                      *redis.Script
+	stage, put, discard, commit, settle, mend           *redis.Script
+	where, relist                                       *redis.Script
+	beat, rotate, bury, lead                            *redis.Script
+	hold, lift, rehold, results, pass, unpark           *redis.Script
 }
 
 func loadScripts() (*scripts, error) {
 	s := &scripts{}
+	holding, err := scriptFiles.ReadFile("lua/holding.lua")
+	if err != nil {
+		return nil, fmt.Errorf("script holding: %w", err)
+	}
 	for name, dst := range map[string]**redis.Script{
 		"open": &s.open, "choose": &s.choose, "claim": &s.claim, "release": &s.release, "seize": &s.seize,
 		"touch": &s.touch, "reclaim": &s.reclaim, "stage": &s.stage, "put": &s.put, "discard": &s.discard,
-		"commit": &s.commit, "settle": &s.settle, "beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
-		"hold": &s.hold, "lead": &s.lead,
+		"commit": &s.commit, "settle": &s.settle, "mend": &s.mend, "where": &s.where, "relist": &s.relist,
+		"beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
+		"lead": &s.lead, "hold": &s.hold, "lift": &s.lift, "rehold": &s.rehold, "results": &s.results,
+		"pass": &s.pass, "unpark": &s.unpark,
 	} {
 		src, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			return nil, fmt.Errorf("script %s: %w", name, err)
+		}
+		switch name {
+		case "hold", "lift", "results":
+			src = append(slices.Clone(holding), src...)
 		}
 		*dst = redis.NewScript(string(src))
 	}

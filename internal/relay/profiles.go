@@ -54,7 +54,7 @@ func demo(v values) profileSpec {
 			"452 4.2.2 The email account that you tried to reach is over quota",
 			"450 4.3.2 Service currently unavailable, try again later",
 		}},
-		{Name: "refused", Stage: EOD, Share: v.share("refuse"), Reply: "554 5.7.1 Message refused by the receiver's content policy"},
+		{Name: "refused", Stage: EOD, Share: v.share("refuse"), Reply: "552 5.2.3 Message is larger than this mailbox takes"},
 	}}
 }
 

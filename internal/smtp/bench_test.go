@@ -71,6 +71,8 @@ type same struct {
 	wrong atomic.Int64
 }
 
+func (s *same) Waiting() bool { return s.left.Load() > 0 }
+
 func (s *same) TryNext() (Transaction, Supply) {
 	if s.left.Add(-1) < 0 {
 		return nil, Empty

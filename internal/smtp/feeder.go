@@ -9,19 +9,18 @@ import (
 
 // feeder stands between the connections of a pool and its Source. It hands what comes
 // to the connection that rested last, so that the others can idle out; it sees how
-// busy the connections are; and it can hold one message for a connection that is being
+// long the connections rest; and it can hold one message for a connection that is being
 // opened.
 type feeder struct {
 	src Source
 
 	mu      sync.Mutex
-	resting []chan Transaction // connections in Next, the latest last
-	held    Transaction        // for the next one to ask
-	heldAt  time.Time          // when it was fetched
-	eager   bool               // fetch one although no connection is there to ask
-	ready   int                // TryNext: here is one; since the last look
-	starved int                // TryNext: none, or no budget
-	hungry  bool               // starved was not 0 the time before
+	resting []resting     // connections in Next, the latest last
+	held    Transaction   // for the next one to ask
+	heldAt  time.Time     // when it was fetched
+	eager   bool          // fetch one although no connection is there to ask
+	looked  time.Time     // when look was called last
+	rested  time.Duration // what connections have rested since then, those that still rest aside
 
 	wanted  chan struct{} // 1: there may be something to fetch
 	arrived chan struct{} // 1: held was set
@@ -29,8 +28,14 @@ type feeder struct {
 	err     error         // why; set before over is closed
 }
 
+// resting is a connection that waits for a message.
+type resting struct {
+	got   chan Transaction // of capacity 1, used once
+	since time.Time
+}
+
 func newFeeder(src Source) *feeder {
-	return &feeder{src: src, wanted: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
+	return &feeder{src: src, looked: time.Now(), wanted: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 		over: make(chan struct{})}
 }
 
@@ -71,12 +76,26 @@ func (f *feeder) hand(tx Transaction) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.resting); n > 0 {
-		f.resting[n-1] <- tx // of capacity 1, used once
-		f.resting = f.resting[:n-1]
+		f.resting[n-1].got <- tx
+		f.rise(n - 1)
 		return
 	}
 	f.held, f.heldAt = tx, time.Now()
 	poke(f.arrived)
+}
+
+// rise takes a connection off those that rest. The caller holds f.mu.
+func (f *feeder) rise(n int) {
+	f.rested += time.Since(f.restingSince(n))
+	f.resting = append(f.resting[:n], f.resting[n+1:]...)
+}
+
+// restingSince is from when on a rest counts at the next look.
+func (f *feeder) restingSince(n int) time.Time {
+	if since := f.resting[n].since; since.After(f.looked) {
+		return since
+	}
+	return f.looked
 }
 
 // fresh is how long a message may be held and still be begun: its budget was taken
@@ -102,6 +121,9 @@ func giveBackHeld(stale Transaction) {
 	}
 }
 
+// Waiting is Source's.
+func (f *feeder) Waiting() bool { return f.src.Waiting() }
+
 // TryNext is Source's.
 func (f *feeder) TryNext() (Transaction, Supply) {
 	f.mu.Lock()
@@ -112,13 +134,6 @@ func (f *feeder) TryNext() (Transaction, Supply) {
 	if tx == nil {
 		tx, supply = f.src.TryNext()
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if supply == Ready {
-		f.ready++
-	} else {
-		f.starved++
-	}
 	return tx, supply
 }
 
@@ -128,7 +143,7 @@ func (f *feeder) Next(ctx context.Context) (Transaction, error) {
 	f.mu.Lock()
 	tx, stale := f.unhold()
 	if tx == nil {
-		f.resting = append(f.resting, mine)
+		f.resting = append(f.resting, resting{mine, time.Now()})
 	}
 	f.mu.Unlock()
 	giveBackHeld(stale)
@@ -152,9 +167,9 @@ func (f *feeder) Next(ctx context.Context) (Transaction, error) {
 func (f *feeder) leave(mine chan Transaction, err error) (Transaction, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, c := range f.resting {
-		if c == mine {
-			f.resting = append(f.resting[:i], f.resting[i+1:]...)
+	for i, r := range f.resting {
+		if r.got == mine {
+			f.rise(i)
 			return nil, err
 		}
 	}
@@ -178,29 +193,26 @@ func (f *feeder) holding() bool {
 	return f.held != nil
 }
 
-// look forgets what it saw since the last look and reports whether in that time every
-// connection was busy and more was there to send. Where none of them has asked, because
-// each waits for the relay, it asks the Source itself.
-func (f *feeder) look() (saturated bool) {
+// restAtMost is the share of its time that a busy connection may rest: a message whose
+// budget has to be fetched first keeps it waiting for some milliseconds.
+const restAtMost = 0.1
+
+// look reports whether all of so many connections were busy since the last look, while
+// there was more to send. Where the budget is what they wait for, they rest, and no
+// further connection would help.
+func (f *feeder) look(connections int) (saturated bool) {
 	f.mu.Lock()
-	ready, resting, held := f.ready, len(f.resting), f.held != nil
-	before, now := f.hungry, f.starved > 0
-	f.ready, f.starved, f.hungry = 0, 0, now
+	now, rested := time.Now(), f.rested
+	for n := range f.resting {
+		rested += now.Sub(f.restingSince(n))
+	}
+	window, held := now.Sub(f.looked), f.held != nil
+	f.looked, f.rested = now, 0
 	f.mu.Unlock()
-	switch {
-	case now || resting > 0:
-		return false
-	case ready > 0 || held:
-		return true
-	case before:
+	if float64(rested) > restAtMost*float64(window)*float64(connections) {
 		return false
 	}
-	tx, supply := f.src.TryNext()
-	if supply != Ready {
-		return false
-	}
-	f.hand(tx)
-	return true
+	return held || f.src.Waiting()
 }
 
 // giveBack ends what is held, which no connection could be opened for.

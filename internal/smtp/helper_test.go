@@ -259,6 +259,12 @@ func (q *queue) add(messages ...*message) {
 // finish makes Next fail once the queue is empty.
 func (q *queue) finish() *queue { q.change(func() { q.finished = true }); return q }
 
+func (q *queue) Waiting() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) > 0
+}
+
 func (q *queue) TryNext() (Transaction, Supply) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -41,7 +41,7 @@ func TestPoolPaced(t *testing.T) {
 	for range 3 {
 		h.permits <- struct{}{}
 	}
-	for deadline := time.Now().Add(15 * time.Second); q.unsent.Load() < 3; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(15 * time.Second); q.unsent.Load() < 3; <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d messages came back from three refusals", q.unsent.Load())
 		}
@@ -66,11 +66,21 @@ func TestPoolLearnedByOthers(t *testing.T) {
 	all, _ := messages(20)
 	r := newPoolRun(t, newRequeue(all...), func(p *peer) { s.serve(p) })
 	r.cfg.PerConnection.Messages, r.cfg.Learned = 10, func() int { return 4 }
+	var settled atomic.Int64
+	r.cfg.OnEnd = func(n int64, byRelay bool) {
+		settled.Add(n)
+		if byRelay || n > 4 {
+			t.Errorf("a connection ended after %d messages, by the relay: %t", n, byRelay)
+		}
+	}
 	r.start()
 	waitAll(t, all)
 	r.stop()
 	if err := r.end(); err != nil {
 		t.Fatal(err)
+	}
+	if n := settled.Load(); n != 20 {
+		t.Errorf("told of %d messages", n)
 	}
 	if n := r.dials.Load(); n < 5 || n > 6 {
 		t.Errorf("%d connections, want 5 of 4 messages, and perhaps one to spare", n)

@@ -124,6 +124,12 @@ func (x pair) Done(r Result) {
 	p.changed = make(chan struct{})
 }
 
+func (p *pairing) Waiting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next < len(p.end) || len(p.again) > 0
+}
+
 func (p *pairing) TryNext() (Transaction, Supply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -38,7 +38,10 @@ type PoolConfig struct {
 
 	OnDial   func(error)    // the result of every dial, nil too; may be nil
 	OnChange func(open int) // the number of connections has changed; may be nil
-	Log      *slog.Logger   // nil: no log
+	// OnEnd is told of every connection that ended: how many messages it had settled, and
+	// whether the relay ended it; may be nil.
+	OnEnd func(settled int64, byRelay bool)
+	Log   *slog.Logger // nil: no log
 }
 
 // Pool opens as few connections as keep up with its Source, one at a time and only while
@@ -76,6 +79,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	}
 	if cfg.OnChange == nil {
 		cfg.OnChange = func(int) {}
+	}
+	if cfg.OnEnd == nil {
+		cfg.OnEnd = func(int64, bool) {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -188,7 +194,7 @@ func (m *manager) grow() {
 	if m.ctx.Err() != nil || m.dials || len(m.open) == 0 || len(m.open) < m.want || len(m.open) >= m.cfg.Max {
 		return
 	}
-	if saturated := m.feed.look(); saturated && !m.fresh {
+	if saturated := m.feed.look(len(m.open)); saturated && !m.fresh {
 		m.want = len(m.open) + 1
 	}
 	m.fresh = false
@@ -295,6 +301,7 @@ func (m *manager) ended(s *session, err error) {
 	settled, now := s.settled.Load(), time.Now()
 	rested := now.Sub(s.used)
 	m.learn.see(why, settled, rested)
+	m.cfg.OnEnd(settled, why != nil && !errors.Is(why, ErrClosed))
 	if s.idled {
 		m.count(0) // keep has counted it
 	} else {

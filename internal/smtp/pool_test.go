@@ -155,17 +155,44 @@ func TestPoolGrowsWhileAllWait(t *testing.T) {
 	checkPairing(t, s, 9)
 }
 
-// throttledQueue has work, and never budget at the moment it is asked.
-type throttledQueue struct{ *queue }
+// throttledQueue has work, and budget only for who waits for it a while.
+type throttledQueue struct {
+	*queue
+	wait time.Duration
+}
 
 func (q *throttledQueue) TryNext() (Transaction, Supply) { return nil, Throttled }
+
+func (q *throttledQueue) Next(ctx context.Context) (Transaction, error) {
+	select {
+	case <-time.After(q.wait):
+	case <-ctx.Done():
+	}
+	return q.queue.Next(ctx)
+}
+
+// Budget that comes within milliseconds of being asked for is no reason not to grow.
+func TestPoolGrowsWithBudgetAtShortNotice(t *testing.T) {
+	t.Parallel()
+	s := slowDots(100 * time.Millisecond)
+	all, _ := messages(40)
+	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish(), time.Millisecond}, s.serve)
+	r.cfg.Max, r.cfg.Grow = 3, 20*time.Millisecond
+	if err := r.start().end(); !errors.Is(err, errNoMore) {
+		t.Fatal(err)
+	}
+	checkPairing(t, s, len(all))
+	if n := r.most.Load(); n != 3 {
+		t.Errorf("%d connections at a time, want 3", n)
+	}
+}
 
 // Work that waits for budget opens no connection.
 func TestPoolThrottled(t *testing.T) {
 	t.Parallel()
 	s := slowDots(time.Millisecond)
 	all, _ := messages(150)
-	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish()}, s.serve)
+	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish(), 5 * time.Millisecond}, s.serve)
 	r.cfg.Max = 5
 	if err := r.start().end(); !errors.Is(err, errNoMore) {
 		t.Fatal(err)
@@ -378,27 +405,31 @@ func TestPoolConfigErrors(t *testing.T) {
 // What the feeder takes for a pool with too few connections.
 func TestFeederLook(t *testing.T) {
 	t.Parallel()
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	for name, tc := range map[string]struct {
 		set    func(f *feeder)
 		supply int // messages in the Source
 		want   bool
 	}{
-		"always ready":                        {func(f *feeder) { f.ready = 3 }, 0, true},
-		"ready, and once without":             {func(f *feeder) { f.ready, f.starved = 30, 1 }, 5, false},
-		"a connection rests":                  {func(f *feeder) { f.ready, f.resting = 3, make([]chan Transaction, 1) }, 5, false},
-		"one is held":                         {func(f *feeder) { f.held = tx{newMessage(9)} }, 0, true},
-		"nobody asked, there is work":         {func(*feeder) {}, 1, true},
-		"nobody asked, there is none":         {func(*feeder) {}, 0, false},
-		"nobody asked, throttled just before": {func(f *feeder) { f.hungry = true }, 1, false},
+		"nobody rested, there is work":           {func(*feeder) {}, 1, true},
+		"nobody rested, there is none":           {func(*feeder) {}, 0, false},
+		"nobody rested, one is held":             {func(f *feeder) { f.held = tx{newMessage(9)} }, 0, true},
+		"short rests, there is work":             {func(f *feeder) { f.rested = 150 * time.Millisecond }, 1, true},
+		"long rests":                             {func(f *feeder) { f.rested = 250 * time.Millisecond }, 1, false},
+		"one rests since a moment":               {func(f *feeder) { f.resting = []resting{{since: ago(50 * time.Millisecond)}} }, 1, true},
+		"one rests since long":                   {func(f *feeder) { f.resting = []resting{{since: ago(400 * time.Millisecond)}} }, 1, false},
+		"one rests since before the last look":   {func(f *feeder) { f.resting = []resting{{since: ago(time.Hour)}} }, 1, false},
+		"one of two rests since before the look": {func(f *feeder) { f.resting = []resting{{since: ago(time.Hour)}} }, 1, false},
 	} {
 		all, _ := messages(tc.supply)
 		f := newFeeder(newQueue(all...))
+		f.looked = ago(time.Second)
 		tc.set(f)
-		if got := f.look(); got != tc.want {
+		if got := f.look(2); got != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
-		if f.ready != 0 || f.starved != 0 {
-			t.Errorf("%s: the counts go on", name)
+		if f.rested != 0 || time.Since(f.looked) > 500*time.Millisecond {
+			t.Errorf("%s: what was seen is counted again", name)
 		}
 	}
 }

@@ -99,6 +99,9 @@ const (
 type Source interface {
 	// TryNext never blocks. The Transaction is non-nil exactly where Supply is Ready.
 	TryNext() (Transaction, Supply)
+	// Waiting reports whether there is work, with or without budget for it now. It takes
+	// nothing and never blocks.
+	Waiting() bool
 	// Next blocks until there is one, or ctx ends. Any other error means that
 	// nothing will ever come again: the connection, or the pool, drains.
 	Next(ctx context.Context) (Transaction, error)

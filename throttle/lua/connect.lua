@@ -1,13 +1,24 @@
 -- Counts one attempt to connect and takes one open connection, or neither.
 --
--- ARGV: LEASE STREAM LAPSE; counters; windows; open connections (see lib.lua)
--- Returns: 1 or 0, 0, time after which to ask again (0: when one is given
+-- ARGV: LEASE STREAM LAPSE; LOGIN, the LAPSE of the dial, and how many dials of
+--       the stream may be under way (0: any number, and no breaker); counters;
+--       windows; open connections (see lib.lua)
+-- Returns: 1 or 0, 0, 0, time after which to ask again (0: when one is given
 --       back), now
 
 local lease, stream, lapse = take(), take(), num()
+local login, dialing, most = take(), num(), num()
 local cs = counters()
 local n, retry = room(cs, 1)
-local mayOpen = openings()
+local mayOpen = openings(true)
+local list
+if most > 0 then
+  local ok, wait
+  ok, wait, list = gate(stream, login, most)
+  if not ok then
+    n, retry = 0, math.max(retry, wait)
+  end
+end
 if n == 1 and mayOpen(stream) then
   redis.call('ZADD', open, int(now + lapse), lease)
   for _, c in ipairs(cs) do
@@ -15,8 +26,12 @@ if n == 1 and mayOpen(stream) then
       count(c, 1)
     end
   end
+  if list then
+    list[#list + 1] = {lease = lease, start = now, lapse = now + dialing}
+    keep(stream, list)
+  end
 else
   n = 0
 end
 save()
-return {n, 0, retry, now}
+return {n, 0, 0, retry, now}

@@ -1,7 +1,11 @@
 -- What every script of the budget starts with. All times are microseconds.
 --
--- KEYS[1]  hash: clock, skew, t:PER (next free slot of a window kept by slots),
---          u:NAME (sum of a counter's buckets)
+-- KEYS[1]  hash: clock, skew, t:PER (next free slot of a window kept by slots;
+--          t:PER:x:STREAM and t:PER:g:GROUP of limits of their own), u:NAME (sum
+--          of a counter's buckets), f:DOMAIN (when its warm-up began), p:RIGHT
+--          (see messages.lua), breakers (see dials.lua), and what was learned:
+--          k:rate and k:rate:GROUP (least time between messages; t:k and
+--          t:k:GROUP hold the last slot), k:open (most connections)
 -- KEYS[2]  sorted set: leases of open connections, STREAM:OWNER:NUMBER by lapse
 -- KEYS[3…] lists: one a counter, in the order in which ARGV names them; oldest
 --          bucket first, each "INDEX:COUNT"
@@ -149,12 +153,23 @@ local function leases()
 end
 
 -- Reads OPEN, COUNT and STREAM N each (connections kept for streams); returns a
--- function that says whether a stream may have one more.
-local function openings()
+-- function that says whether a stream may have one more. Where a learned limit
+-- holds, what is kept shrinks so that it leaves one for the other streams.
+local function openings(learned)
   local most = num()
-  local shares = {}
+  local shares, kept = {}, 0
   for i = 1, num() do
     shares[i] = {stream = take(), n = num()}
+    kept = kept + shares[i].n
+  end
+  local cap = learned and tonumber(redis.call('HGET', state, 'k:open') or '')
+  if cap and cap > 0 then
+    most = math.min(most, math.max(1, math.floor(cap)))
+    if kept >= most then
+      for _, s in ipairs(shares) do
+        s.n = math.floor(s.n * (most - 1) / kept)
+      end
+    end
   end
   local held, total = {}, 0
   for _, lease in ipairs(leases()) do

@@ -1,13 +1,12 @@
--- Gives back every lease of one owner.
+-- Gives leases back.
 --
--- ARGV: OWNER
--- Returns: how many had not lapsed
+-- ARGV: COUNT of leases, then LEASE each
+-- Returns: 1
 
-local owner, n = take(), 0
-for _, lease in ipairs(leases()) do
-  if string.match(lease, '^[^:]*:([^:]*):') == owner then
-    n = n + redis.call('ZREM', open, lease)
-  end
+for _ = 1, num() do
+  local lease = take()
+  redis.call('ZREM', open, lease)
+  forget(lease)
 end
 save()
-return n
+return 1

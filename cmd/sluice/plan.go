@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluicemail/sluice/internal/config"
+	"github.com/sluicemail/sluice/internal/mail"
+	"github.com/sluicemail/sluice/throttle"
+)
+
+// planFlags are those of plan.
+type planFlags struct {
+	recipients int
+	stream     string
+	rtt, reply time.Duration
+	sender, at string
+	asJSON     bool
+}
+
+func (a *app) planCommand() *cobra.Command {
+	f := planFlags{}
+	cmd := &cobra.Command{
+		Use:   "plan --recipients N",
+		Short: "How long a campaign will take, what decides that, and what it will use up",
+		Long: `Works out from the limits of the configuration, and from what of them is used already, how
+long a campaign will take, which limit decides that, how many connections it will open, and
+when it will end: once with the other streams idle, and once with all of them using what is
+kept for them. Sends nothing.
+
+What is used is read from Redis. It counts as used at this moment, so that the end is the
+latest one. Without Redis the plan is made for a fleet that has used nothing, and says so.
+Limits of destination groups are not in it: they depend on the list.
+
+The round trip to the relay decides what one connection can do; sluice doctor measures it.`,
+		Example: `  sluice plan --recipients 400000 --stream ad --rtt 12ms
+  sluice plan --recipients 2000000 --at 2026-12-01T09:00:00+09:00 --json`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), f) },
+	}
+	fl := cmd.Flags()
+	fl.IntVar(&f.recipients, "recipients", 0, "`N` recipients")
+	fl.StringVar(&f.stream, "stream", string(mail.Normal), "`STREAM`: auth, normal or ad")
+	fl.DurationVar(&f.rtt, "rtt", 20*time.Millisecond, "round `TRIP` to the relay and back")
+	fl.DurationVar(&f.reply, "reply", 0, "the relay's own `TIME` for a message, beside the round trip")
+	fl.StringVar(&f.sender, "sender", "", "the sender's `DOMAIN`, for its warm-up")
+	fl.StringVar(&f.at, "at", "", "begin at `TIME` (RFC 3339; default: now)")
+	fl.BoolVar(&f.asJSON, "json", false, "print one JSON object")
+	completeFlag(cmd, "stream", completeStream())
+	return cmd
+}
+
+// planJSON is what plan --json prints.
+type planJSON struct {
+	Recipients  int         `json:"recipients"`
+	Stream      string      `json:"stream"`
+	RoundTripMS float64     `json:"round_trip_ms"`
+	Start       time.Time   `json:"start"`
+	Known       bool        `json:"known"` // what is used was read from Redis
+	Unknown     string      `json:"unknown,omitempty"`
+	Alone       courseJSON  `json:"alone"`
+	Shared      courseJSON  `json:"shared"`
+	Quotas      []quotaJSON `json:"quotas"`
+}
+
+// courseJSON is one way the campaign may go.
+type courseJSON struct {
+	Never       bool      `json:"never,omitempty"`
+	Seconds     float64   `json:"seconds"`
+	End         time.Time `json:"end"`
+	Limit       string    `json:"limit"`
+	LimitFor    float64   `json:"limit_seconds"`
+	Waits       float64   `json:"waiting_seconds"`
+	Rate        float64   `json:"rate"`
+	Peak        float64   `json:"peak_rate"`
+	Connections int       `json:"connections"`
+	Openings    int       `json:"connections_opened"`
+}
+
+// quotaJSON is a long window of messages before the campaign.
+type quotaJSON struct {
+	Limit string `json:"limit"`
+	Used  int    `json:"used"`
+	Left  int    `json:"left"` // for the stream
+}
+
+func (a *app) plan(ctx context.Context, f planFlags) error {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	in, err := forecastInput(cfg, f)
+	if err != nil {
+		return usageError(err)
+	}
+	why := a.known(ctx, cfg, &in)
+	o, err := throttle.Forecast(in)
+	if err != nil {
+		return err
+	}
+	j := planJSON{
+		Recipients: in.Recipients, Stream: in.Stream, RoundTripMS: float64(in.RoundTrip.Microseconds()) / 1000, Start: in.Start,
+		Known: why == nil, Alone: newCourseJSON(o.Alone), Shared: newCourseJSON(o.Shared), Quotas: []quotaJSON{},
+	}
+	if why != nil {
+		j.Unknown = why.Error()
+	}
+	for _, r := range o.Rooms {
+		j.Quotas = append(j.Quotas, quotaJSON{"limits.messages " + r.Window.String(), r.Used, r.Left})
+	}
+	if f.asJSON {
+		err = writeJSON(a.out, j)
+	} else {
+		err = a.printPlan(j)
+	}
+	if err == nil && o.Alone.Never {
+		err = fmt.Errorf("this campaign never ends: %s leaves nothing for %s beside what is kept for other streams", o.Alone.Binds, in.Stream)
+	}
+	return err
+}
+
+// forecastInput translates flags and configuration.
+func forecastInput(cfg *config.Config, f planFlags) (throttle.ForecastInput, error) {
+	var none throttle.ForecastInput
+	if f.recipients < 1 {
+		return none, fmt.Errorf("--recipients %d: want a number from 1 up", f.recipients)
+	}
+	stream, err := mail.ParseStream(f.stream)
+	if err != nil {
+		return none, fmt.Errorf("--stream: %w", err)
+	}
+	if f.rtt < 0 || f.rtt > time.Minute || f.reply < 0 || f.reply > time.Minute {
+		return none, fmt.Errorf("--rtt %v, --reply %v: want 0s to 1m", f.rtt, f.reply)
+	}
+	start := time.Now()
+	if f.at != "" {
+		if start, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return none, fmt.Errorf("--at %q: want a time such as 2026-12-01T09:00:00+09:00", f.at)
+		}
+	}
+	policy, l := cfg.Streams.Of(stream), cfg.Limits.PerConnection
+	in := throttle.ForecastInput{
+		Recipients: f.recipients, Stream: string(stream), Sender: f.sender, Limits: everyLimit(cfg), Start: start.Truncate(time.Second),
+		RoundTrip: f.rtt, RoundTrips: 1, Relay: f.reply, PerConnection: l.Messages, Age: l.Age, Idle: l.Idle,
+		First: policy.Canary.Of(f.recipients), FirstWait: policy.Canary.Wait,
+	}
+	switch cfg.Relay.Pipelining {
+	case config.PipelineGroup:
+		in.RoundTrips = 2
+	case config.PipelineOff:
+		in.RoundTrips = 4
+	case config.PipelineAuto, config.PipelineFull:
+	}
+	return in, nil
+}
+
+// everyLimit is the budget's limits with those of streams, groups and new senders.
+func everyLimit(cfg *config.Config) throttle.Limits {
+	windows := func(in []config.Window) (out []throttle.Window) {
+		for _, w := range in {
+			out = append(out, throttle.Window(w))
+		}
+		return out
+	}
+	l := budgetLimits(cfg)
+	for _, s := range mail.Streams() {
+		share, policy := l.Streams[string(s)], cfg.Streams.Of(s)
+		share.Messages, share.New = windows(policy.Messages), windows(policy.Openings)
+		l.Streams[string(s)] = share
+	}
+	l.Groups, l.WarmUp = map[string][]throttle.Window{}, map[string]throttle.Ramp{}
+	for name, g := range cfg.Groups.Named {
+		if len(g.Messages) > 0 {
+			l.Groups[name] = windows(g.Messages)
+		}
+	}
+	for domain, r := range cfg.WarmUp {
+		l.WarmUp[domain] = throttle.Ramp(*r)
+	}
+	return l
+}
+
+// askWithin bounds what plan and limits wait for Redis.
+const askWithin = 3 * time.Second
+
+// known adds what the fleet has used, or returns why that is not known.
+func (a *app) known(ctx context.Context, cfg *config.Config, in *throttle.ForecastInput) error {
+	return a.onBudget(ctx, cfg, func(ctx context.Context, b *throttle.Budget) error {
+		u, err := b.Usage(ctx)
+		if err != nil {
+			return err
+		}
+		learned, err := b.Learned(ctx)
+		if err != nil {
+			return err
+		}
+		in.Usage, in.Caps = u, caps(learned)
+		return nil
+	})
+}
+
+// caps are the learned limits that every message meets.
+func caps(l throttle.Learned) throttle.Caps {
+	c := throttle.Caps{Open: l.Open.Cap, PerConnection: l.PerConnection.Cap}
+	for _, r := range l.Rates {
+		if r.Group == "" {
+			c.Rate = r.Cap
+		}
+	}
+	return c
+}
+
+func newCourseJSON(c throttle.Course) courseJSON {
+	return courseJSON{
+		Never: c.Never, Seconds: round1(c.Duration.Seconds()), End: c.End.Truncate(time.Second), Limit: c.Binds, LimitFor: round1(c.BindsFor.Seconds()),
+		Waits: round1(c.Waits.Seconds()), Rate: round1(c.Rate), Peak: round1(c.Peak), Connections: c.Connections, Openings: c.Openings,
+	}
+}
+
+func round1(f float64) float64 { return math.Round(f*10) / 10 }
+
+func (a *app) printPlan(j planJSON) error {
+	w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
+	fmt.Fprintf(w, "%s recipients on %s from %s, round trip %v\n\n", grouped(j.Recipients), j.Stream, j.Start.Format(planTime),
+		time.Duration(j.RoundTripMS*float64(time.Millisecond)))
+	fmt.Fprint(w, "\tother streams idle\tother streams use what is kept for them\n")
+	row := func(name string, show func(courseJSON) string) {
+		cells := [2]string{}
+		for i, c := range []courseJSON{j.Alone, j.Shared} {
+			if cells[i] = show(c); c.Never && name != "limit" {
+				cells[i] = "never"
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", name, cells[0], cells[1])
+	}
+	row("takes", func(c courseJSON) string { return longTime(c.Seconds) })
+	row("ends", func(c courseJSON) string { return c.End.Format(planTime) })
+	row("limit", func(c courseJSON) string { return c.Limit })
+	row("waits", func(c courseJSON) string { return longTime(c.Waits) })
+	row("rate", func(c courseJSON) string { return fmt.Sprintf("%.1f/s, at most %.1f/s", c.Rate, c.Peak) })
+	row("connections", func(c courseJSON) string {
+		return fmt.Sprintf("%d, opened %s times", c.Connections, grouped(c.Openings))
+	})
+	for i, q := range j.Quotas {
+		if i == 0 {
+			fmt.Fprint(w, "\nquota\tused\tleft for this stream\n")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", q.Limit, grouped(q.Used), grouped(q.Left))
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	if !j.Known {
+		fmt.Fprintf(a.err, "nothing is known of what is used already: %s\n", j.Unknown)
+	}
+	return nil
+}
+
+const planTime = "2006-01-02 15:04:05 -07:00"
+
+// longTime writes seconds as 2d 3h 4m 5s.
+func longTime(s float64) string {
+	d := time.Duration(math.Round(min(s, math.MaxInt64/1e9-1))) * time.Second
+	if d < time.Minute {
+		return strconv.FormatFloat(s, 'f', -1, 64) + "s"
+	}
+	text := ""
+	if days := d / (24 * time.Hour); days > 0 {
+		text, d = fmt.Sprintf("%dd ", days), d%(24*time.Hour)
+	}
+	return text + d.String()
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sluicemail/sluice/internal/config"
+	"github.com/sluicemail/sluice/internal/redistest"
+	"github.com/sluicemail/sluice/internal/relay"
+	"github.com/sluicemail/sluice/throttle"
+)
+
+// nowhere is a Redis that is not there.
+const nowhere = "redis: {url: 'redis://127.0.0.1:1/0'}\n"
+
+func planned(t *testing.T, out string) planJSON {
+	t.Helper()
+	var j planJSON
+	if err := json.Unmarshal([]byte(out), &j); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return j
+}
+
+func TestPlanWithoutRedis(t *testing.T) {
+	t.Parallel()
+	args := []string{"plan", "--recipients", "400000", "--stream", "ad", "--rtt", "12ms", "--at", "2026-12-01T09:00:00+09:00"}
+	code, out, errs := sluice(t, nowhere, args...)
+	if code != exitDone || !strings.Contains(errs, "nothing is known of what is used already: ") {
+		t.Errorf("code %d: %s", code, errs)
+	}
+	for _, want := range []string{
+		"400,000 recipients on ad from 2026-12-01 09:00:00 +09:00, round trip 12ms", "36m4", "limits.messages 200/1s",
+		"3, opened 801 times", "limits.messages 500000/24h   0", "480,000",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	code, out, errs = sluice(t, nowhere, append(args, "--json")...)
+	j := planned(t, out)
+	if code != exitDone || errs != "" || j.Known || j.Unknown == "" || j.Alone.Seconds < 2199 || j.Alone.Seconds > 2206 || j.Shared.Seconds <= j.Alone.Seconds {
+		t.Errorf("code %d: %s%s", code, out, errs)
+	}
+	if want := j.Start.Add(time.Duration(j.Alone.Seconds * float64(time.Second))); j.Alone.End.Sub(want).Abs() > time.Second {
+		t.Errorf("ends %v, want %v", j.Alone.End, want)
+	}
+	if code, out, _ := sluice(t, "redis: {url: embedded}", append(args, "--json")...); code != exitDone || !strings.Contains(planned(t, out).Unknown, "keeps nothing") {
+		t.Errorf("embedded: code %d: %s", code, out)
+	}
+}
+
+func TestPlanUsage(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"--recipients 0: want":       nil,
+		"--stream":                   {"--recipients", "1", "--stream", "add"},
+		`--at "tomorrow": want`:      {"--recipients", "1", "--at", "tomorrow"},
+		"--rtt -1s":                  {"--recipients", "1", "--rtt", "-1s"},
+		"takes no argument":          {"--recipients", "1", "list.csv"},
+		`invalid argument "a" for "`: {"--recipients", "a"},
+	} {
+		if code, out, errs := sluice(t, nowhere, append([]string{"plan"}, args...)...); code != exitUsage || out != "" || !strings.Contains(errs, want) {
+			t.Errorf("%q: code %d: %s%s", args, code, out, errs)
+		}
+	}
+}
+
+// The configuration's limits, caps, canary and pipelining are all in the forecast.
+func TestPlanObeysTheConfiguration(t *testing.T) {
+	t.Parallel()
+	takes := func(yaml string) courseJSON {
+		t.Helper()
+		code, out, errs := sluice(t, nowhere+yaml, "plan", "--recipients", "40000", "--stream", "ad", "--rtt", "100ms", "--json")
+		if code != exitDone {
+			t.Fatalf("%s: code %d: %s", yaml, code, errs)
+		}
+		return planned(t, out).Alone
+	}
+	if c := takes(""); c.Limit != "limits.connections.open 8" || c.Connections != 8 {
+		t.Errorf("as shipped: %+v", c)
+	}
+	if a, b := takes("relay: {pipelining: lockstep}"), takes("relay: {pipelining: group}"); a.Seconds < 1.9*b.Seconds || b.Seconds < 900 {
+		t.Errorf("in lock-step %+v, in groups %+v", a, b)
+	}
+	if c := takes("streams: {ad: {messages: [20/1s]}}"); c.Limit != "streams.ad.messages 20/1s" {
+		t.Errorf("a cap: %+v", c)
+	}
+	if c := takes("streams: {ad: {openings: [1/1h]}}"); c.Limit != "streams.ad.openings 1/1h" {
+		t.Errorf("openings: %+v", c)
+	}
+	if c := takes("streams: {ad: {canary: {size: 1000, wait: 2h}}}"); c.Waits < 7200 || c.Waits > 7201 || c.Limit != "the first recipients' results" {
+		t.Errorf("a canary: %+v", c)
+	}
+	code, out, errs := sluice(t, nowhere+"streams: {auth: {reserve: [200/1s, 500000/24h]}}", "plan", "--recipients", "1", "--stream", "ad")
+	if code != exitFailed || !strings.Contains(errs, "this campaign never ends: limits.messages 500000/24h leaves nothing for ad") || !strings.Contains(out, "never") {
+		t.Errorf("nothing left: code %d: %s%s", code, out, errs)
+	}
+}
+
+// What Redis knows of the day's quota is in the plan.
+func TestPlanOfWhatIsUsed(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	r := newRig(t, rigOptions{redis: srv.URL(), limits: "limits: {messages: [1000/1s, 5000/1h]}\nstreams: {auth: {reserve: [500/1h]}}\n"})
+	cfg, err := config.Load(r.file, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr(), ContextTimeoutEnabled: true})
+	defer rdb.Close()
+	spend(t, rdb, cfg, 300)
+	code, out, errs := r.run(t.Context(), "plan", "--recipients", "6000", "--stream", "ad", "--json")
+	j := planned(t, out)
+	if code != exitDone || !j.Known || len(j.Quotas) != 1 || j.Quotas[0].Used < 300 || j.Quotas[0].Used > 400 || j.Quotas[0].Left != 5000-500-j.Quotas[0].Used {
+		t.Errorf("code %d: %s%s", code, out, errs)
+	}
+	// 4,500 less what is used now, the rest when that has left the window.
+	if want := 63 * 60.0; j.Alone.Seconds < want || j.Alone.Seconds > want+10 || j.Alone.Limit != "limits.messages 5000/1h" {
+		t.Errorf("%+v, want just above %v s", j.Alone, want)
+	}
+}
+
+// spend begins n messages of stream ad.
+func spend(t *testing.T, rdb redis.UniversalClient, cfg *config.Config, n int) {
+	t.Helper()
+	onFleet(t, rdb, cfg, func(ctx context.Context, b *throttle.Budget) {
+		for range n {
+			if _, err := b.Message(ctx, throttle.Class{Stream: "ad", Group: "naver", Sender: "news.example.com"}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// onFleet runs f on the budget of a process of the fleet.
+func onFleet(t *testing.T, rdb redis.UniversalClient, cfg *config.Config, f func(context.Context, *throttle.Budget)) {
+	t.Helper()
+	b, err := throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "w1", Limits: everyLimit(cfg),
+		Login: func(string) string { return cfg.Relay.Fingerprint() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	f(ctx, b)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A campaign is rehearsed and compared with its plan. It cannot go faster than the
+// limits let it, so a plan that is too long is wrong; how much slower this machine is
+// at the moment is printed.
+func TestPlanRehearsed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	t.Parallel()
+	const quiet = "\nstreams: {auth: {reserve: [], connections: 1}, ad: {canary: {size: off}}}\n"
+	for name, tc := range map[string]struct {
+		recipients int
+		rtt        time.Duration
+		limits     string
+	}{
+		// Few messages a second, so that what is measured is the limits and not this machine.
+		"messages": {500, 50 * time.Millisecond, "limits: {connections: {open: 10, new: 600/1m}, messages: [20/1s]}" + quiet},
+		"connections": {3000, 15 * time.Millisecond, "limits: {connections: {open: 4, new: 600/1m}, messages: [5000/1s], " +
+			"per_connection: {messages: 200}}" + quiet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			r := newRig(t, rigOptions{redis: srv.URL(), limits: tc.limits, relay: relay.Config{RoundTrip: tc.rtt}})
+			code, out, errs := r.run(t.Context(), "plan", "--recipients", strconv.Itoa(tc.recipients), "--stream", "ad", "--rtt", tc.rtt.String(), "--json")
+			if code != exitDone {
+				t.Fatal(errs)
+			}
+			plan := planned(t, out).Alone
+			w := r.start("worker")
+			eventually(t, "the worker is there", func() bool { return strings.Contains(w.errs.String(), "worker joined") })
+			producer := r.start(r.send(r.list(tc.recipients), "--wait", "--json")...)
+			if code := producer.wait(); code != exitDone {
+				t.Fatalf("exit code %d: %s", code, tail(producer.errs.String(), 2000))
+			}
+			s := lastJSON(t, producer.out.String())
+			t.Logf("planned %.1f s with %d connections opened, took %.1f s (%+.1f %%) with %d; limit %s",
+				plan.Seconds, plan.Openings, s.Seconds, 100*(s.Seconds/plan.Seconds-1), s.ConnectionsOpened, plan.Limit)
+			if s.Seconds < 0.95*plan.Seconds {
+				t.Errorf("the plan is too long by %.1f %%", 100*(plan.Seconds/s.Seconds-1))
+			}
+		})
+	}
+}

@@ -1,0 +1,218 @@
+package throttle
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Refusal is what became of a dial that brought no connection.
+type Refusal struct {
+	// Login says that the relay answered and did not take the credentials.
+	Login bool
+	// Why is the relay's reply or the error, for people. The first 200 bytes are
+	// kept.
+	Why string
+	// After is when the relay said to come back; 0: it did not.
+	After time.Duration
+}
+
+// BreakerState is what a login's dials have come to.
+type BreakerState string
+
+// A closed breaker lets two dials be under way at once. An open one lets none,
+// until the pause has passed; a half-open one waits for what comes of its probe.
+// Refused credentials are not tried again until Reset.
+const (
+	Closed       BreakerState = "closed"
+	Open         BreakerState = "open"
+	HalfOpen     BreakerState = "half-open"
+	LoginRefused BreakerState = "login refused"
+)
+
+// Breaker is what keeps the fleet from dialling one login.
+type Breaker struct {
+	Stream    string
+	State     BreakerState
+	Login     string    // fingerprint of the credentials that were refused
+	Since     time.Time // when it left Closed
+	Next      time.Time // of the next probe; zero if none is waited for
+	Refusals  int       // in a row
+	Ungreeted int       // dials under way
+	Why       string
+}
+
+// mostUngreeted is how many dials of a login may be under way in the fleet.
+const mostUngreeted = 2
+
+// breaker is one stream's dials in the store. Times are µs.
+type breaker struct {
+	since int64 // when it opened; 0: closed
+	last  int64 // when the refusal came that counted last
+	next  int64 // no dial before
+	early int64 // but from then on, if a place has become free since
+	fails int   // refusals in a row
+	at    int   // connections that were open and well at the last of them
+	why   string
+	dials []ungreeted
+}
+
+// ungreeted is a dial that is under way.
+type ungreeted struct {
+	lease        string
+	start, lapse int64
+}
+
+// refusedLogin is a stream's credentials that the relay did not take.
+type refusedLogin struct {
+	stream, login, why string
+	since              int64
+}
+
+// news is what came of a dial.
+type news string
+
+const (
+	newsGreeted news = "greeted"
+	newsRefused news = "refused"
+	newsLogin   news = "login"
+)
+
+// report tells the store what came of a dial.
+type report struct {
+	lease, stream, login string
+	news                 news
+	why                  string
+	after                time.Duration
+	first, most          time.Duration // pauses before probes
+	jitter               float64       // 0 to 1
+}
+
+// drop removes dials that have lapsed, and the one named, which it returns.
+func (b *breaker) drop(lease string, now int64) (mine ungreeted, found bool) {
+	b.dials = slices.DeleteFunc(b.dials, func(d ungreeted) bool {
+		if d.lease == lease {
+			mine, found = d, d.lapse > now
+		}
+		return d.lease == lease || d.lapse <= now
+	})
+	return mine, found
+}
+
+// keep puts off the lapse of a dial. One that is not known any more is taken to
+// begin now.
+func (b *breaker) keep(lease string, now, lapse int64) {
+	for i := range b.dials {
+		if b.dials[i].lease == lease {
+			b.dials[i].lapse = lapse
+			return
+		}
+	}
+	b.dials = append(b.dials, ungreeted{lease, now, lapse})
+}
+
+func (b *breaker) dialling(lease string) bool {
+	return slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.lease == lease })
+}
+
+// gate tells whether one more dial may begin, and if not, after how many µs that
+// may change (0: not known). open are the stream's greeted connections.
+func (b *breaker) gate(most, open int, now int64) (ok bool, retry int64) {
+	if len(b.dials) >= most {
+		return false, 0
+	}
+	if b.since == 0 {
+		return true, 0
+	}
+	if slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.start >= b.last }) {
+		return false, 0 // the probe is under way
+	}
+	at := b.next
+	if open < b.at {
+		at = min(at, b.early)
+	}
+	return now >= at, max(0, at-now)
+}
+
+// hear notes what came of a dial. A dial that began before the last refusal says
+// nothing new: it neither closes the breaker nor lengthens the pause.
+func (b *breaker) hear(r report, open int, now int64) {
+	mine, known := b.drop(r.lease, now)
+	if !known || b.since != 0 && mine.start < b.last {
+		return
+	}
+	if r.news != newsRefused { // the relay answers
+		*b = breaker{dials: b.dials}
+		return
+	}
+	if b.since == 0 {
+		b.since = now
+	}
+	b.fails++
+	half := float64(micros(r.first)) / 2
+	most := math.Min(float64(micros(r.most)), 2*half*math.Pow(2, float64(min(b.fails-1, 30))))
+	pause := int64(half + float64(r.jitter*(most-half)))
+	early := min(pause, int64(half+float64(r.jitter*half)))
+	if after := micros(r.after); after > 0 {
+		pause = max(pause, after)
+		early = pause
+	}
+	b.last, b.next, b.early, b.at, b.why = now, now+pause, now+early, open, r.why
+}
+
+// show puts a breaker on our own clock.
+func (b *breaker) show(stream string, now int64, clock time.Time) Breaker {
+	s := Breaker{Stream: stream, State: Closed, Refusals: b.fails, Ungreeted: len(b.dials), Why: b.why}
+	if b.since == 0 {
+		return s
+	}
+	at := func(t int64) time.Time { return clock.Add(time.Duration(t-now) * time.Microsecond) }
+	s.Since = at(b.since)
+	if slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.start >= b.last }) {
+		s.State = HalfOpen
+		return s
+	}
+	s.State, s.Next = Open, at(b.next)
+	return s
+}
+
+// breakers lists all that is not as it should be, and what is under way.
+func (u usage) showBreakers(clock time.Time) []Breaker {
+	var list []Breaker
+	for stream, b := range u.breakers {
+		b.drop("", u.now)
+		if b.since != 0 || len(b.dials) > 0 {
+			list = append(list, b.show(stream, u.now, clock))
+		}
+	}
+	for _, r := range u.refused {
+		list = append(list, Breaker{
+			Stream: r.stream, State: LoginRefused, Login: r.login, Why: r.why,
+			Since: clock.Add(time.Duration(r.since-u.now) * time.Microsecond),
+		})
+	}
+	slices.SortFunc(list, func(a, b Breaker) int {
+		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.State, b.State), cmp.Compare(a.Login, b.Login))
+	})
+	return list
+}
+
+// whyBytes is how much of a reason is kept.
+const whyBytes = 200
+
+// plain makes a reason one line of text that can be shown anywhere.
+func plain(why string) string {
+	why = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(why, "?"))
+	if len(why) > whyBytes {
+		why = strings.ToValidUTF8(why[:whyBytes], "")
+	}
+	return why
+}

@@ -1,0 +1,351 @@
+package throttle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// logins is a Params.Login whose answer the test changes.
+type logins struct {
+	mu    sync.Mutex
+	print string
+}
+
+func (l *logins) of(string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.print
+}
+
+func (l *logins) change(print string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.print = print
+}
+
+// guarded is a fleet with breakers.
+func guarded(t *testing.T, b backend, l Limits) (*fleet, *logins) {
+	f := newFleet(t, b, l)
+	who := &logins{print: "old"}
+	open := f.open
+	f.open = func(p Params) (*Budget, error) {
+		p.Login = who.of
+		return open(p)
+	}
+	return f, who
+}
+
+// state returns the breaker of stream ad; without one, a closed one.
+func state(t *testing.T, b *Budget) Breaker {
+	t.Helper()
+	u, err := b.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range u.Breakers {
+		if s.Stream == "ad" {
+			return s
+		}
+	}
+	return Breaker{State: Closed}
+}
+
+func is(t *testing.T, b *Budget, want BreakerState) {
+	t.Helper()
+	eventually(t, "the breaker is "+string(want), func() bool { return state(t, b).State == want })
+}
+
+func testUngreeted(t *testing.T, b backend) {
+	f, _ := guarded(t, b, Limits{Open: 9})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	l1, l2 := connect(t, b1, "ad"), connect(t, b2, "ad")
+	refused(t, b1, "ad")
+	connect(t, b1, "auth") // another login
+	if got := state(t, b1); got.State != Closed || got.Ungreeted != 2 {
+		t.Errorf("breaker %+v, want closed with two dials", got)
+	}
+	l1.Greeted()
+	l3 := connect(t, b2, "ad")
+	refused(t, b1, "ad")
+	l2.Release() // whatever became of it
+	l3.Greeted()
+	connect(t, b1, "ad")
+	connect(t, b1, "ad")
+	refused(t, b1, "ad")
+	if n, err := b2.ReleaseOwner(t.Context(), "owner1"); err != nil || n != 4 {
+		t.Errorf("released %d (%v), want 4", n, err)
+	}
+	connect(t, b2, "ad")
+	connect(t, b2, "ad")
+	refused(t, b2, "ad")
+}
+
+func testDeadDialler(t *testing.T, b backend) {
+	f, _ := guarded(t, b, Limits{Open: 9})
+	f.timing.dial = 300 * time.Millisecond
+	dead := f.idle()
+	start := time.Now()
+	for range 2 {
+		if l, _, err := dead.take(t.Context(), dead.line("ad").plan); err != nil || l == nil {
+			t.Fatal(l, err)
+		}
+	}
+	b1, _ := f.budget()
+	l := connect(t, b1, "ad")
+	if after := time.Since(start); after < f.timing.dial {
+		t.Errorf("a third dial after %v", after)
+	}
+	connect(t, b1, "ad")
+	ends := start.Add(2 * f.timing.dial)
+	eventually(t, "it takes longer than a dial's lapse", func() bool { return time.Now().After(ends) })
+	refused(t, b1, "ad") // those who live keep theirs
+	l.Greeted()
+	connect(t, b1, "ad")
+}
+
+func testRelayDown(t *testing.T, b backend) {
+	f, _ := guarded(t, b, Limits{Open: 9, New: []Window{{50, time.Minute}}})
+	f.timing.first, f.timing.most = 600*time.Millisecond, 600*time.Millisecond
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	l := connect(t, b1, "ad")
+	before := time.Now()
+	l.Refused(Refusal{Why: "421 4.3.2 not\r\nnow"})
+	l.Greeted() // too late
+	l.Release()
+	is(t, b1, Open)
+	got := state(t, b2)
+	if got.Refusals != 1 || got.Why != "421 4.3.2 not  now" || got.Next.Before(before.Add(250*time.Millisecond)) || got.Since.Before(before.Add(-sec)) {
+		t.Errorf("breaker %+v", got)
+	}
+	refused(t, b2, "ad")
+	if u, err := b2.Usage(t.Context()); err != nil || u.Connections[0].Used != 1 {
+		t.Errorf("%+v (%v): being held has cost an opening", u.Connections, err)
+	}
+	connect(t, b2, "auth")
+	probe := connect(t, b2, "ad")
+	if after := time.Since(before); after < 300*time.Millisecond {
+		t.Errorf("a probe after %v", after)
+	}
+	is(t, b1, HalfOpen)
+	refused(t, b1, "ad") // one probe for all
+	probe.Greeted()
+	is(t, b1, Closed)
+	connect(t, b1, "ad").Greeted()
+	connect(t, b1, "ad")
+}
+
+func testLoginRefused(t *testing.T, b backend) {
+	f, who := guarded(t, b, Limits{Open: 9})
+	b1, _ := f.budget()
+	b2, _ := f.budget()
+	connect(t, b1, "ad").Refused(Refusal{Login: true, Why: "535 5.7.8"})
+	is(t, b2, LoginRefused)
+	if got := state(t, b2); got.Login != "old" || got.Why != "535 5.7.8" {
+		t.Errorf("breaker %+v", got)
+	}
+	refused(t, b1, "ad")
+	refused(t, b2, "ad")
+	connect(t, b2, "auth")
+	who.change("new")
+	connect(t, b2, "ad").Greeted()
+	who.change("old") // a worker that has not been told yet
+	refused(t, b1, "ad")
+	is(t, b1, LoginRefused)
+	if err := b2.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	is(t, b1, Closed)
+	connect(t, b1, "ad")
+}
+
+// asked is one step of a breaker's life on a clock that the test moves.
+type asked struct {
+	*testing.T
+	c    *clocked
+	p    *plan
+	made int
+}
+
+func (a *asked) dial(want bool) string {
+	a.Helper()
+	a.made++
+	d := dial{lease: fmt.Sprintf("ad:o:%d", a.made), lapse: hour, dialing: hour, most: mostUngreeted}
+	g, err := a.c.connect(a.Context(), a.p, d)
+	if err != nil || (g.n == 1) != want {
+		a.Fatalf("dial %d: granted %d (%v), want %v", a.made, g.n, err, want)
+	}
+	return d.lease
+}
+
+func (a *asked) tell(lease string, n news, after time.Duration) {
+	a.Helper()
+	err := a.c.settle(a.Context(), report{lease: lease, stream: "ad", news: n, after: after, first: sec, most: time.Minute, jitter: 1})
+	if err != nil {
+		a.Fatal(err)
+	}
+	if n != newsGreeted {
+		if err := a.c.release(a.Context(), []string{lease}); err != nil {
+			a.Fatal(err)
+		}
+	}
+}
+
+func eachAsked(t *testing.T, f func(a *asked)) {
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		f(&asked{T: t, c: c, p: Limits{Open: 9}.connectPlan("ad")})
+	})
+}
+
+// Pauses are doubled up to the longest, and a greeting starts them anew.
+func TestProbesGrowRarer(t *testing.T) {
+	t.Parallel()
+	eachAsked(t, func(a *asked) {
+		for range 2 {
+			lease := a.dial(true)
+			for _, s := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+				a.tell(lease, newsRefused, 0)
+				a.c.advance(s*sec - time.Millisecond)
+				a.dial(false)
+				a.c.advance(time.Millisecond)
+				lease = a.dial(true)
+				a.dial(false)
+			}
+			a.tell(lease, newsGreeted, 0)
+		}
+		lease := a.dial(true)
+		a.tell(lease, newsRefused, 5*time.Minute) // the relay has said so
+		a.c.advance(5*time.Minute - time.Millisecond)
+		a.dial(false)
+		a.c.advance(time.Millisecond)
+		a.dial(true)
+	})
+}
+
+// Two dials that fail for the same reason are one refusal, and one that began
+// before the relay went away does not bring it back.
+func TestOldNews(t *testing.T) {
+	t.Parallel()
+	eachAsked(t, func(a *asked) {
+		l1, l2 := a.dial(true), a.dial(true)
+		a.c.advance(time.Millisecond)
+		a.tell(l1, newsRefused, 0)
+		a.c.advance(100 * time.Millisecond)
+		a.tell(l2, newsRefused, 0)
+		a.c.advance(901 * time.Millisecond)
+		l1 = a.dial(true)
+		a.tell(l1, newsGreeted, 0)
+
+		l1, l2 = a.dial(true), a.dial(true)
+		a.c.advance(time.Millisecond)
+		a.tell(l1, newsRefused, 0)
+		a.tell(l2, newsGreeted, 0)
+		a.dial(false)
+		a.c.advance(sec)
+		a.dial(true)
+	})
+}
+
+// A relay that takes no more connections is not down: what is open stays, and
+// as soon as one of them has ended its place is tried, but not more than once in
+// the first pause.
+func TestRelayFull(t *testing.T) {
+	t.Parallel()
+	eachAsked(t, func(a *asked) {
+		var open []string
+		for range 3 {
+			lease := a.dial(true)
+			a.tell(lease, newsGreeted, 0)
+			open = append(open, lease)
+		}
+		for range 5 { // the pause grows to 32 s
+			a.tell(a.dial(true), newsRefused, 0)
+			a.c.advance(31 * sec)
+		}
+		a.tell(a.dial(true), newsRefused, 0)
+		a.c.advance(2 * sec)
+		a.dial(false)
+		if err := a.c.release(a.Context(), open[:1]); err != nil {
+			a.Fatal(err)
+		}
+		lease := a.dial(true)
+		a.tell(lease, newsRefused, 0)
+		if err := a.c.release(a.Context(), open[1:2]); err != nil {
+			a.Fatal(err)
+		}
+		a.c.advance(999 * time.Millisecond)
+		a.dial(false)
+		a.c.advance(time.Millisecond)
+		a.tell(a.dial(true), newsGreeted, 0)
+		a.dial(true)
+	})
+}
+
+// A relay that refuses every greeting for a minute costs a fleet of ten at most
+// two dials and one a probe; then everyone connects within a few seconds.
+func TestRelayRefusesGreetings(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := &virtual{t: t, store: &Memory{}, limits: Limits{Open: 30, New: []Window{{60, time.Minute}}}}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		back := time.Now().Add(time.Minute)
+		var all, early record
+		var wg sync.WaitGroup
+		for range 10 {
+			b := v.budget()
+			b.p.Login = func(string) string { return "f" }
+			wg.Go(func() {
+				for {
+					l, err := b.Connect(ctx, "ad")
+					if err != nil {
+						return
+					}
+					nap(ctx, 50*time.Millisecond)
+					all.add(time.Now())
+					if !time.Now().Before(back) {
+						l.Greeted()
+						<-ctx.Done()
+						return
+					}
+					early.add(time.Now())
+					l.Refused(Refusal{Why: "421 4.3.2 busy"})
+					l.Release()
+				}
+			})
+		}
+		wg.Wait()
+		// Pauses of 0.5 s to 1, 2, 4, ... s: 120 of at least half a second is the
+		// worst case, and 20 is out of all likelihood.
+		if n := early.len(); n < 3 || n > 20 {
+			t.Errorf("%d dials in the minute", n)
+		}
+		if n := all.len() - early.len(); n != 10 {
+			t.Errorf("%d of 10 connected when the relay was back", n)
+		}
+		t.Logf("%d dials while the relay refused", early.len())
+	})
+}
+
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"":                              "",
+		"421 busy":                      "421 busy",
+		"a\r\nb\x00c\td\x1b[1m":         "a  b c d [1m",
+		"점검 중":                          "점검 중",
+		"\xff\xfe":                      "?",
+		strings.Repeat("점", 67):         strings.Repeat("점", 66),
+		strings.Repeat("x", whyBytes+1): strings.Repeat("x", whyBytes),
+	} {
+		if got := plain(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,36 @@
+-- Notes what came of a dial. One that began before the last refusal says nothing
+-- new: it neither closes the breaker nor lengthens the pause.
+--
+-- ARGV: LEASE STREAM LOGIN; greeted, refused or login; WHY; the time that the
+--       relay named; the first PAUSE and the longest; JITTER from 0 to 1
+-- Returns: 1
+
+local lease, stream, login = take(), take(), take()
+local news, why, after = take(), take(), num()
+local half, longest, jitter = num() / 2, num(), num()
+if news == 'login' then
+  set('l:' .. stream .. ':' .. login, int(now) .. ' ' .. why)
+end
+local list, mine = dials(stream, lease)
+keep(stream, list)
+local b = breaker(stream)
+if mine and not (b and mine.start < b.last) then
+  if news ~= 'refused' then -- the relay answers
+    redis.call('HDEL', state, 'b:' .. stream, 'w:' .. stream)
+  else
+    b = b or {since = now, fails = 0}
+    b.fails = b.fails + 1
+    local most = math.min(longest, 2 * half * 2 ^ math.min(b.fails - 1, 30))
+    local pause = math.floor(half + jitter * (most - half))
+    local early = math.min(pause, math.floor(half + jitter * half))
+    if after > 0 then
+      pause = math.max(pause, after)
+      early = pause
+    end
+    set('b:' .. stream, table.concat({int(b.since), int(now), int(now + pause), int(now + early), int(b.fails),
+      int(greeted(stream, list, lease))}, ' '))
+    set('w:' .. stream, why)
+  end
+end
+save()
+return 1

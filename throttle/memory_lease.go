@@ -1,0 +1,238 @@
+package throttle
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// prune drops the leases that have lapsed.
+func (m *Memory) prune(now int64) {
+	maps.DeleteFunc(m.open, func(_ string, lapse int64) bool { return lapse <= now })
+}
+
+// mayOpen tells whether the stream may have one more connection. Where a learned
+// limit holds, what is kept for streams shrinks so that it leaves one for the
+// others.
+func (m *Memory) mayOpen(p *plan, stream string, now int64, learned bool) bool {
+	m.prune(now)
+	most, shares := p.open, p.shares
+	if cap := m.caps[learnedOpen]; learned && cap > 0 {
+		most = min(most, max(1, int(cap)))
+		shares = shrink(shares, most)
+	}
+	held := map[string]int{}
+	for lease := range m.open {
+		s, _ := splitLease(lease)
+		held[s]++
+	}
+	left := most - len(m.open)
+	for _, s := range shares {
+		if s.stream != stream {
+			left -= max(0, s.n-held[s.stream])
+		}
+	}
+	return left > 0
+}
+
+// shrink makes what is kept leave one of most.
+func shrink(shares []openShare, most int) []openShare {
+	kept := 0
+	for _, s := range shares {
+		kept += s.n
+	}
+	if kept < most {
+		return shares
+	}
+	shares = slices.Clone(shares)
+	for i := range shares {
+		shares[i].n = shares[i].n * (most - 1) / kept
+	}
+	return shares
+}
+
+func (m *Memory) breaker(stream string, now int64) *breaker {
+	b := m.breakers[stream]
+	if b == nil {
+		b = &breaker{}
+		m.breakers[stream] = b
+	}
+	b.drop("", now)
+	return b
+}
+
+// greeted is how many connections of the stream are open, without those not
+// greeted yet and the lease named.
+func (m *Memory) greeted(stream, lease string, now int64) (n int) {
+	m.prune(now)
+	b := m.breaker(stream, now)
+	for name := range m.open {
+		if s, _ := splitLease(name); s == stream && name != lease && !b.dialling(name) {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, counts := m.tick(p.counters)
+	n, retry := room(p.bounds, counts, 1)
+	if d.most > 0 {
+		ok, wait := m.gate(p.stream, d, now)
+		if retry = max(retry, wait); !ok {
+			n = 0
+		}
+	}
+	if n == 0 || !m.mayOpen(p, p.stream, now, true) {
+		return grant{retry: retry, now: now}, nil
+	}
+	m.open[d.lease] = now + micros(d.lapse)
+	m.count(p.counters, counts, now, 1)
+	if d.most > 0 {
+		b := m.breaker(p.stream, now)
+		b.dials = append(b.dials, ungreeted{d.lease, now, now + micros(d.dialing)})
+	}
+	return grant{n: 1, retry: retry, now: now}, nil
+}
+
+func (m *Memory) gate(stream string, d dial, now int64) (ok bool, retry int64) {
+	if _, refused := m.refused[[2]string{stream, d.login}]; refused {
+		return false, micros(time.Second) // until Reset, or other credentials: no hurry
+	}
+	return m.breaker(stream, now).gate(d.most, m.greeted(stream, "", now), now)
+}
+
+func (m *Memory) settle(_ context.Context, r report) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, _ := m.tick(nil)
+	if r.news == newsLogin {
+		m.refused[[2]string{r.stream, r.login}] = refusedLogin{r.stream, r.login, r.why, now}
+	}
+	m.breaker(r.stream, now).hear(r, m.greeted(r.stream, r.lease, now), now)
+	return nil
+}
+
+func (m *Memory) renew(_ context.Context, p *plan, r renewal) (renewed, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, _ := m.tick(nil)
+	a := renewed{held: make([]bool, len(r.leases))}
+	for i, lease := range r.leases {
+		stream, _ := splitLease(lease)
+		mayOpen := m.mayOpen(p, stream, now, false) // first: it drops what has lapsed
+		if _, known := m.open[lease]; known || mayOpen {
+			m.open[lease] = now + micros(r.lapse)
+			a.held[i] = true
+			if r.ungreeted[i] {
+				m.breaker(stream, now).keep(lease, now, now+micros(r.dialing))
+			}
+		}
+	}
+	for field := range m.caps {
+		if group, ok := strings.CutPrefix(field, learnedRate+":"); ok {
+			a.groups = append(a.groups, group)
+		}
+	}
+	return a, nil
+}
+
+func (m *Memory) release(_ context.Context, leases []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, _ := m.tick(nil)
+	for _, lease := range leases {
+		m.giveBack(lease, now)
+	}
+	return nil
+}
+
+func (m *Memory) giveBack(lease string, now int64) {
+	delete(m.open, lease)
+	stream, _ := splitLease(lease)
+	m.breaker(stream, now).drop(lease, now)
+}
+
+func (m *Memory) releaseOwner(_ context.Context, owner string) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, _ := m.tick(nil)
+	m.prune(now)
+	n := 0
+	for lease := range m.open {
+		if _, o := splitLease(lease); o == owner {
+			m.giveBack(lease, now)
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (m *Memory) forgive(_ context.Context, stream, login string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.refused, [2]string{stream, login})
+	return nil
+}
+
+func (m *Memory) reset(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.refused)
+	clear(m.caps)
+	for stream, b := range m.breakers {
+		m.breakers[stream] = &breaker{dials: b.dials}
+	}
+	return nil
+}
+
+func (m *Memory) charge(_ context.Context, timelines []string, cs []charge) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	specs := make([]counter, len(cs))
+	for i, c := range cs {
+		specs[i] = c.counter
+	}
+	now, counts := m.tick(specs)
+	for _, name := range timelines {
+		m.slots[name] = max(m.slots[name], now+micros(aheadWithin))
+	}
+	for i, c := range cs {
+		n := c.n
+		if c.fill {
+			n -= counts[i].used
+		}
+		if n > 0 {
+			counts[i].add(now/c.grain, n)
+		}
+	}
+	return nil
+}
+
+func (m *Memory) usage(_ context.Context, cs []counter) (usage, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, counts := m.tick(cs)
+	u := usage{now: now, firsts: maps.Clone(m.firsts), breakers: map[string]breaker{}}
+	for _, k := range counts {
+		u.used = append(u.used, k.used)
+	}
+	for lease, lapse := range m.open {
+		if lapse > now {
+			u.leases = append(u.leases, leaseLeft{lease, time.Duration(lapse-now) * time.Microsecond})
+		}
+	}
+	for stream, b := range m.breakers {
+		shown := *b
+		shown.dials = slices.Clone(b.dials)
+		u.breakers[stream] = shown
+	}
+	for _, r := range m.refused {
+		u.refused = append(u.refused, r)
+	}
+	return u, nil
+}

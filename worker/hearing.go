@@ -1,0 +1,113 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluicemail/sluice/internal/queue"
+	"github.com/sluicemail/sluice/internal/smtp"
+	"github.com/sluicemail/sluice/internal/verdict"
+	"github.com/sluicemail/sluice/throttle"
+)
+
+// judge asks the rules what a refusal means.
+func (s *Stream) judge(r smtp.Result) verdict.Verdict {
+	return s.Verdicts.Judge(verdict.Input{
+		Stage: verdict.Stage(r.Stage), Code: r.Reply.Code, Enhanced: r.Reply.Enhanced, Text: r.Reply.Text, Err: r.Err, Preset: s.Preset,
+	})
+}
+
+// judgeDial asks the rules what a dial that came to nothing means.
+func (s *Stream) judgeDial(err error) verdict.Verdict {
+	in := verdict.Input{Stage: verdict.Connect, Err: err, Preset: s.Preset}
+	var e *smtp.Error
+	if errors.As(err, &e) {
+		in.Code, in.Enhanced, in.Text = e.Reply.Code, e.Reply.Enhanced, e.Reply.Text
+		switch e.Stage {
+		case smtp.StageEHLO, smtp.StageStartTLS, smtp.StageTLS:
+			in.Stage = verdict.EHLO
+		case smtp.StageAuth:
+			in.Stage = verdict.Auth
+		}
+	}
+	return s.Verdicts.Judge(in)
+}
+
+// hear passes on what became of a message: to the budget, which learns the relay's
+// limits from it, to the counters that hold a campaign which goes wrong, to the
+// suppression list. It is called from the connections and must not block.
+func (l *lane) hear(h heard) {
+	v := h.verdict
+	switch h.result.Kind {
+	case smtp.Accepted:
+		l.budget.Note(throttle.Event{Class: h.class, Kind: throttle.Accepted})
+	case smtp.Refused:
+		kind := throttle.Accepted
+		switch {
+		case v.Action != verdict.ThrottleConnection:
+		case v.Reach == verdict.Destination:
+			kind = throttle.ThrottledGroup
+		default:
+			kind = throttle.Throttled
+		}
+		l.budget.Note(throttle.Event{Class: h.class, Kind: kind})
+		l.refused(h)
+	case smtp.Unsent:
+		if pauses(v) {
+			l.refused(h)
+		}
+	}
+	if kind, counts := tallied(h); counts {
+		l.member.Result(h.campaign, h.class.Group, kind, replyOf(h.result).String())
+	}
+}
+
+// tallied is how a result counts for the breakers, if it does.
+func tallied(h heard) (queue.Result, bool) {
+	switch h.result.Kind {
+	case smtp.Accepted:
+		return queue.ResultAccepted, true
+	case smtp.Unknown:
+		return queue.ResultUnknown, true
+	case smtp.Unsent:
+		return queue.ResultBlocked, pauses(h.verdict) && !notAboutThisMail(h.result.Stage, h.verdict)
+	case smtp.Refused:
+		switch {
+		case notAboutThisMail(h.result.Stage, h.verdict):
+			return 0, false
+		case h.verdict.Action == verdict.Suppress:
+			return queue.ResultBounced, true
+		case pauses(h.verdict):
+			return queue.ResultBlocked, true
+		}
+		return queue.ResultOther, true
+	}
+	return 0, false
+}
+
+// refused does what a refusal asks for beyond its recipient.
+func (l *lane) refused(h heard) {
+	v, reply := h.verdict, replyOf(h.result)
+	switch {
+	case v.Action == verdict.Suppress:
+		l.suppress(h)
+	case !pauses(v) || !notAboutThisMail(h.result.Stage, v):
+		// About this recipient alone; whether it happens too often, the breakers count.
+	case v.Reach == verdict.Login || v.Reach == verdict.Relay || v.Reach == verdict.Connection:
+		l.halt(fmt.Sprintf("%s: %d %s", h.result.Stage, reply.Code, reply.Text), v)
+	default:
+		l.feed.stopCampaign(h.campaign.ID)
+		why := fmt.Sprintf("the relay refuses its mail at %s: %s", h.result.Stage, v.Why)
+		c := h.campaign
+		l.log.Error("campaign held", "campaign", c.Name, "why", why)
+		l.errands.ask("hold "+c.ID, func(ctx context.Context) error {
+			return l.conf.Queue.HoldCampaign(ctx, c, why, reply.String())
+		})
+	}
+}
+
+// pauses reports whether a verdict says that going on makes it worse.
+func pauses(v verdict.Verdict) bool {
+	return v.Action == verdict.PauseConfig || v.Action == verdict.PauseBlocked
+}
