@@ -157,6 +157,9 @@ func testLearnedOpen(t *testing.T, b backend) {
 	b1, _ := f.budget()
 	ls := []*Lease{connect(t, b1, "ad"), connect(t, b1, "ad"), connect(t, b1, "ad")}
 	learn(t, b1, learnedOpen, 2)
+	if err := b1.store.release(t.Context(), []string{ls[0].name}); err != nil { // Redis forgets it
+		t.Fatal(err)
+	}
 	b1.renew(t.Context())
 	for _, l := range ls {
 		select {
@@ -177,6 +180,25 @@ func testLearnedOpen(t *testing.T, b backend) {
 		t.Fatal(err)
 	}
 	connect(t, b1, "auth")
+}
+
+// A waiter that two stocks could serve is served by one, and the other keeps
+// what it has.
+func TestServedOnce(t *testing.T) {
+	t.Parallel()
+	a, b := newStock(1, false), newStock(1, false)
+	w := &waiter{got: make(chan served, 2)}
+	a.join(w)
+	b.join(w)
+	for _, s := range []*stock{a, b} {
+		s.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(hour)}})
+	}
+	if got := <-w.got; got.from != a || len(w.got) > 0 {
+		t.Errorf("served by the first: %v, and %d times more", got.from == a, len(w.got))
+	}
+	if _, ok := b.try(time.Now()); !ok {
+		t.Error("what the second had is gone")
+	}
 }
 
 // Waiters in several stocks are served by the first that has something, once;

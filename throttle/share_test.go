@@ -212,16 +212,14 @@ func TestBurst(t *testing.T) {
 		nap(ctx, 3*sec)
 		start := time.Now()
 		var left atomic.Int32
-		for _, b := range bs {
-			for range 8 {
-				burst.Go(func() {
-					for left.Add(1) <= 1000 {
-						if err := message(ctx, b, "auth"); err != nil {
-							t.Error(err)
-						}
+		for range 32 { // of one process, which asks only every 20 ms
+			burst.Go(func() {
+				for left.Add(1) <= 1000 {
+					if err := message(ctx, bs[0], "auth"); err != nil {
+						t.Error(err)
 					}
-				})
-			}
+				}
+			})
 		}
 		burst.Wait()
 		took := time.Since(start)

@@ -351,6 +351,28 @@ func TestWarmUpByDay(t *testing.T) {
 	})
 }
 
+// A group is not served so far ahead that slots of the account are lost by it.
+func TestGroupSparesAccount(t *testing.T) {
+	t.Parallel()
+	eachClocked(t, func(t *testing.T, c *clocked) {
+		l := shipped()
+		l.Groups = map[string][]Window{"naver": {{20, sec}}}
+		few, ad := l.messagePlan(Class{Stream: "auth", Group: "naver"}), l.messagePlan(Class{Stream: "ad"})
+		c.lease(t, few, 1)
+		c.advance(sec)
+		if g := c.lease(t, few, 9); g.n != 1 { // the slot of 20 ms ago; the next is 55 ms after it
+			t.Fatalf("granted %d, want 1", g.n)
+		}
+		c.advance(10 * time.Millisecond)
+		if g := c.lease(t, few, 9); g.n != 0 || g.retry <= 0 || g.retry > 20_000 {
+			t.Errorf("granted %d slots 25 ms ahead, ask again after %d µs", g.n, g.retry)
+		}
+		if n := c.lease(t, ad, 99).n; n < 7 {
+			t.Errorf("%d slots are left to ads of those from 20 ms ago until 20 ms ahead", n)
+		}
+	})
+}
+
 // A learned rate may rise and fall from call to call; no two messages are nearer
 // to each other than the rate wants, but for the lateness of a second's window.
 func TestLearnedRateMoves(t *testing.T) {

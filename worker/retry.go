@@ -11,7 +11,8 @@ import (
 // back together. A destination that asks for it gets slowly times the wait.
 type Retry struct {
 	First, Most time.Duration
-	Attempts    int // after so many the recipient is rejected; 0 = no limit but the age
+	Attempts    int           // after so many the recipient is rejected; 0 = any number
+	Age         time.Duration // since it was enqueued, the same; 0 = until the stream's ttl
 }
 
 // slowly is how much longer the waits are where a receiver says that we are too fast

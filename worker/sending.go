@@ -96,13 +96,26 @@ func (t *sending) refused(h heard) (again bool) {
 		return false
 	}
 	attempt := t.work.claim.Standings[t.index].Attempts + 1
-	if most := f.conf.Retry.Attempts; most > 0 && attempt >= most {
-		reply.Text = fmt.Sprintf("given up after %d attempts: %s", attempt, reply.Text)
+	due := t.due(attempt, v)
+	if why := t.givenUp(attempt, due); why != "" {
+		reply.Text = why + ": " + reply.Text
 		f.ledger.Record(t.intent, mail.Rejected, reply, 0)
 		return false
 	}
-	f.ledger.Record(t.intent, mail.Deferred, reply, t.due(attempt, v))
+	f.ledger.Record(t.intent, mail.Deferred, reply, due)
 	return false
+}
+
+// givenUp says why no attempt follows the given one, "" where one does.
+func (t *sending) givenUp(attempt int, due int64) string {
+	r := t.feed.conf.Retry
+	switch {
+	case r.Attempts > 0 && attempt >= r.Attempts:
+		return fmt.Sprintf("given up after %d attempts", attempt)
+	case r.Age > 0 && due >= t.feed.born(t.work.claim, t.index).Add(r.Age).UnixMilli():
+		return fmt.Sprintf("given up at the age of %v", r.Age)
+	}
+	return ""
 }
 
 // notAboutThisMail reports whether a refusal says nothing of the message or its

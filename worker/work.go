@@ -188,8 +188,12 @@ func (f *feed) expire(w *work) {
 }
 
 // expiry is when recipient i of a claim is too old to be sent to; -1: the first of
-// them can be. Whoever was taken up again by an operator is as young as that.
-func (f *feed) expiry(c *queue.Claim, i int) time.Time {
+// them can be.
+func (f *feed) expiry(c *queue.Claim, i int) time.Time { return f.born(c, i).Add(f.conf.TTL) }
+
+// born is when a recipient's age began. Whoever was taken up again by an operator is as
+// young as that.
+func (f *feed) born(c *queue.Claim, i int) time.Time {
 	born := c.Campaign.Created
 	if c.Campaign.Start.After(born) {
 		born = c.Campaign.Start
@@ -199,5 +203,5 @@ func (f *feed) expiry(c *queue.Claim, i int) time.Time {
 			born = again
 		}
 	}
-	return born.Add(f.conf.TTL)
+	return born
 }

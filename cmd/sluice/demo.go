@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluicemail/sluice/internal/config"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/relay"
@@ -77,7 +78,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 		return err
 	}
 	defer srv.Close()
-	e, err := startEmbedded(log)
+	e, err := startEmbedded(config.Default(), log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicemail/sluice/internal/config"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/relay"
 )
@@ -19,7 +20,7 @@ func TestDemoAccounting(t *testing.T) {
 	}
 	defer srv.Close()
 	log := slog.New(slog.DiscardHandler)
-	e, err := startEmbedded(log)
+	e, err := startEmbedded(config.Default(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,14 +22,14 @@ type embedded struct {
 	srv  *miniredis.Miniredis
 }
 
-func startEmbedded(log *slog.Logger) (*embedded, error) {
+func startEmbedded(cfg *config.Config, log *slog.Logger) (*embedded, error) {
 	srv := miniredis.NewMiniRedis()
 	if err := srv.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("in-process redis: %w", err)
 	}
 	e := &embedded{conn: queue.Connection{Addrs: []string{srv.Addr()}}, srv: srv}
 	var err error
-	if e.q, err = queue.Open(queue.Options{Connection: e.conn, Prefix: keyPrefix, Log: log}); err != nil {
+	if e.q, err = queue.Open(queueOptions(cfg, e.conn, log)); err != nil {
 		srv.Close()
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (a *app) sendEmbedded(ctx context.Context, cfg *config.Config, r producer.R
 		return err
 	}
 	fmt.Fprintln(a.err, "redis.url is embedded: NOT DURABLE. What is not sent when this process ends is lost.")
-	e, err := startEmbedded(log)
+	e, err := startEmbedded(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (a *app) onBudget(ctx context.Context, cfg *config.Config, f func(context.C
 	rdb := conn.Client()
 	defer rdb.Close()
 	b, err := throttle.NewRedis(rdb, throttle.Params{
-		Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "operator", Limits: everyLimit(cfg), Log: slog.New(slog.DiscardHandler),
+		Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "operator", Limits: budgetLimits(cfg), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err

@@ -146,7 +146,7 @@ func forecastInput(cfg *config.Config, f planFlags) (throttle.ForecastInput, err
 	}
 	policy, l := cfg.Streams.Of(stream), cfg.Limits.PerConnection
 	in := throttle.ForecastInput{
-		Recipients: f.recipients, Stream: string(stream), Sender: f.sender, Limits: everyLimit(cfg), Start: start.Truncate(time.Second),
+		Recipients: f.recipients, Stream: string(stream), Sender: f.sender, Limits: budgetLimits(cfg), Start: start.Truncate(time.Second),
 		RoundTrip: f.rtt, RoundTrips: 1, Relay: f.reply, PerConnection: l.Messages, Age: l.Age, Idle: l.Idle,
 		First: policy.Canary.Of(f.recipients), FirstWait: policy.Canary.Wait,
 	}
@@ -158,32 +158,6 @@ func forecastInput(cfg *config.Config, f planFlags) (throttle.ForecastInput, err
 	case config.PipelineAuto, config.PipelineFull:
 	}
 	return in, nil
-}
-
-// everyLimit is the budget's limits with those of streams, groups and new senders.
-func everyLimit(cfg *config.Config) throttle.Limits {
-	windows := func(in []config.Window) (out []throttle.Window) {
-		for _, w := range in {
-			out = append(out, throttle.Window(w))
-		}
-		return out
-	}
-	l := budgetLimits(cfg)
-	for _, s := range mail.Streams() {
-		share, policy := l.Streams[string(s)], cfg.Streams.Of(s)
-		share.Messages, share.New = windows(policy.Messages), windows(policy.Openings)
-		l.Streams[string(s)] = share
-	}
-	l.Groups, l.WarmUp = map[string][]throttle.Window{}, map[string]throttle.Ramp{}
-	for name, g := range cfg.Groups.Named {
-		if len(g.Messages) > 0 {
-			l.Groups[name] = windows(g.Messages)
-		}
-	}
-	for domain, r := range cfg.WarmUp {
-		l.WarmUp[domain] = throttle.Ramp(*r)
-	}
-	return l
 }
 
 // askWithin bounds what plan and limits wait for Redis.

@@ -143,7 +143,7 @@ func spend(t *testing.T, rdb redis.UniversalClient, cfg *config.Config, n int) {
 // onFleet runs f on the budget of a process of the fleet.
 func onFleet(t *testing.T, rdb redis.UniversalClient, cfg *config.Config, f func(context.Context, *throttle.Budget)) {
 	t.Helper()
-	b, err := throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "w1", Limits: everyLimit(cfg),
+	b, err := throttle.NewRedis(rdb, throttle.Params{Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "w1", Limits: budgetLimits(cfg),
 		Login: func(string) string { return cfg.Relay.Fingerprint() }})
 	if err != nil {
 		t.Fatal(err)

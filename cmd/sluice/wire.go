@@ -135,22 +135,32 @@ func dialConfig(ctx context.Context, r config.Relay, s mail.Stream) (smtp.DialCo
 	return d, nil
 }
 
-// budgetLimits translates limits and reserves.
+// budgetLimits translates limits, reserves, and the limits of streams, destination
+// groups and new senders.
 func budgetLimits(cfg *config.Config) throttle.Limits {
-	windows := func(in []config.Window) []throttle.Window {
-		var out []throttle.Window
+	windows := func(in []config.Window) (out []throttle.Window) {
 		for _, w := range in {
-			out = append(out, throttle.Window{N: w.N, Per: w.Per})
+			out = append(out, throttle.Window(w))
 		}
 		return out
 	}
 	l := throttle.Limits{
 		Open: cfg.Limits.Connections.Open, New: windows(cfg.Limits.Connections.New), Messages: windows(cfg.Limits.Messages),
-		Streams: map[string]throttle.Share{},
+		Streams: map[string]throttle.Share{}, Groups: map[string][]throttle.Window{}, WarmUp: map[string]throttle.Ramp{},
 	}
 	for _, s := range mail.Streams() {
 		sc := cfg.Streams.Of(s)
-		l.Streams[string(s)] = throttle.Share{Reserve: windows(sc.Reserve), Connections: sc.Connections}
+		l.Streams[string(s)] = throttle.Share{
+			Reserve: windows(sc.Reserve), Connections: sc.Connections, Messages: windows(sc.Messages), New: windows(sc.Openings),
+		}
+	}
+	for name, g := range cfg.Groups.Named {
+		if len(g.Messages) > 0 {
+			l.Groups[name] = windows(g.Messages)
+		}
+	}
+	for domain, r := range cfg.WarmUp {
+		l.WarmUp[domain] = throttle.Ramp(*r)
 	}
 	return l
 }

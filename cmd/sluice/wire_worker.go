@@ -29,7 +29,7 @@ func (a *app) workerConfig(ctx context.Context, cfg *config.Config, q *queue.Que
 	if err != nil {
 		return worker.Config{}, err
 	}
-	limits := everyLimit(cfg)
+	limits := budgetLimits(cfg)
 	memory := smtp.NewMemory()
 	c := worker.Config{
 		Queue: q, Log: log, Relay: relayID(cfg.Relay), Streams: map[mail.Stream]worker.Stream{},
@@ -58,7 +58,7 @@ func (a *app) workerConfig(ctx context.Context, cfg *config.Config, q *queue.Que
 		d.Memory = memory
 		sc := cfg.Streams.Of(s)
 		c.Streams[s] = worker.Stream{
-			Dial: d, Max: cfg.Limits.Connections.Open, Warm: sc.Connections, TTL: ageOf(sc), Retry: retryOf(sc.Retry),
+			Dial: d, Max: cfg.Limits.Connections.Open, Warm: sc.Connections, TTL: ttlOf(sc), Retry: retryOf(sc.Retry),
 			Resend: sc.OnUnknown == config.Resend, Login: cfg.Relay.Fingerprint(), Verdicts: rules, Preset: string(cfg.Relay.Preset),
 		}
 	}
@@ -73,21 +73,15 @@ func adaptive(cfg *config.Config) throttle.Adaptive {
 	}
 }
 
-// ageOf is how old a stream's mail may be when it is sent.
-func ageOf(s config.Stream) (ttl time.Duration) {
-	ttl = s.TTL
-	if ttl == 0 {
-		ttl = config.DefaultTTL
+// ttlOf is the age at which a stream's mail expires.
+func ttlOf(s config.Stream) time.Duration {
+	if s.TTL == 0 {
+		return config.DefaultTTL
 	}
-	if s.Retry.Age > 0 {
-		ttl = min(ttl, s.Retry.Age)
-	}
-	return ttl
+	return s.TTL
 }
 
-func retryOf(r config.Retry) worker.Retry {
-	return worker.Retry{First: r.First, Most: r.Most, Attempts: r.Attempts}
-}
+func retryOf(r config.Retry) worker.Retry { return worker.Retry(r) }
 
 // destinations returns what names a domain's destination group. Where the mail servers
 // of domains are looked up, that ends with ctx.

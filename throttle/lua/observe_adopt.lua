@@ -16,9 +16,10 @@ for _ = 1, num() do
   limits[field] = true
   redis.call('HSET', state, field, value)
 end
-for _, field in ipairs(redis.call('HKEYS', state)) do
-  if string.sub(field, 1, 2) == 'k:' and field ~= 'k:lead' and not limits[field] then
-    redis.call('HDEL', state, field)
+local all = redis.call('HGETALL', state)
+for i = 1, #all, 2 do
+  if string.sub(all[i], 1, 2) == 'k:' and all[i] ~= 'k:lead' and not limits[all[i]] then
+    redis.call('HDEL', state, all[i])
   end
 end
 redis.call('HSET', learned, 'state', text)
