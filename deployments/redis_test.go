@@ -201,7 +201,7 @@ func TestACL(t *testing.T) {
 		allowed[command] = true
 	}
 	call := regexp.MustCompile(`redis\.call\(['"](\w+)['"]`)
-	for _, pattern := range []string{"../internal/queue/lua/*.lua", "../throttle/lua/*.lua"} {
+	for _, pattern := range []string{"../internal/queue/lua/*.lua", "../internal/suppress/lua/*.lua", "../throttle/lua/*.lua"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)
@@ -227,7 +227,7 @@ func TestACL(t *testing.T) {
 		t.Errorf("only %d scripts of asynq found: where have they gone?", scripts)
 	}
 	// What is called without a script.
-	for _, c := range strings.Fields("PING SELECT INFO TIME MULTI EXEC EVAL EVALSHA SUBSCRIBE SISMEMBER SMEMBERS SADD APPEND HVALS ZREVRANGE") {
+	for _, c := range strings.Fields("PING SELECT INFO TIME MULTI EXEC EVAL EVALSHA SUBSCRIBE PUBSUB SISMEMBER SMEMBERS SADD APPEND HVALS ZREVRANGE") {
 		need(c, "the program")
 	}
 	for c, needed := range allowed {

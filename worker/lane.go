@@ -135,7 +135,7 @@ func (l *lane) pumpLoop(ctx context.Context) {
 }
 
 func (l *lane) pump(ctx context.Context) {
-	if err := l.conf.Queue.Pump(ctx, l.stream, 2*l.blocks()); err != nil && ctx.Err() == nil {
+	if err := l.member.Pump(ctx, l.stream, 2*l.blocks()); err != nil && ctx.Err() == nil {
 		l.log.Debug("choosing blocks", "err", err)
 	}
 }
@@ -154,7 +154,9 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 
 	c, err := l.member.Claim(ctx, l.stream, campaign, block)
 	if err != nil {
-		if !errors.Is(err, queue.ErrNotClaimed) && ctx.Err() == nil {
+		if errors.Is(err, queue.ErrLoginHeld) {
+			_ = wait(ctx, loginHeldPause) // others may send it, who are to have the job
+		} else if !errors.Is(err, queue.ErrNotClaimed) && ctx.Err() == nil {
 			l.log.Warn("block not claimed, it will be tried again", "err", err)
 		}
 		return
@@ -194,6 +196,9 @@ func (l *lane) send(ctx context.Context, c *queue.Claim, p *templates.Program) {
 	l.settle(ctx, c)
 	l.pump(ctx)
 }
+
+// loginHeldPause keeps a worker whose login is held from taking the jobs of others.
+const loginHeldPause = time.Second
 
 // How long a block of a campaign for another relay, or of one whose template cannot
 // be had, is left alone.

@@ -75,7 +75,11 @@ func Run(ctx, force context.Context, c Config) error {
 func (c Config) incarnation(ctx, force context.Context) (err error) {
 	var budget *throttle.Budget
 	m, err := c.Queue.Join(ctx, queue.Hooks{
-		TakenOver: func(ctx context.Context, nonce string) {
+		TakenOver: func(ctx context.Context, nonce string, gone bool) {
+			if !gone {
+				c.Log.Warn("a worker that does not answer may still have its connections open; they stay counted until it is back, or for a minute", "worker", nonce)
+				return
+			}
 			if _, err := budget.ReleaseOwner(ctx, nonce); err != nil {
 				c.Log.Warn("connection leases of a dead worker not given back, they lapse by themselves", "err", err)
 			}

@@ -354,7 +354,7 @@ func TestTakeOverDoesNotStopTheHeart(t *testing.T) {
 	q := open(t, miniredis.RunT(t).Addr())
 	silent(t, q)
 	entered, leave := make(chan struct{}), make(chan struct{})
-	m := join(t, q, Hooks{TakenOver: func(context.Context, string) {
+	m := join(t, q, Hooks{TakenOver: func(context.Context, string, bool) {
 		close(entered)
 		<-leave
 	}})

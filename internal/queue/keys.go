@@ -59,7 +59,10 @@ func (k keys) record(nonce string, gen int64) string {
 	return k.records(nonce) + strconv.FormatInt(gen, 10)
 }
 func (k keys) records(nonce string) string { return k.member("rec:" + nonce + ":") }
-func (k keys) dead(nonce string) string    { return k.member("dead:" + nonce) }
+
+// presence is a channel: who listens on it has not been killed.
+func (k keys) presence(nonce string) string { return k.prefix + ":alive:" + nonce }
+func (k keys) dead(nonce string) string     { return k.member("dead:" + nonce) }
 
 // asynqQueue is the asynq queue of a stream; asynq puts it into braces itself.
 func (k keys) asynqQueue(s mail.Stream) string { return k.prefix + "-" + string(s) }

@@ -16,11 +16,12 @@ import (
 // Member is one incarnation of a worker process. Its nonce is new with every
 // Join, so a process that was declared dead comes back as somebody else.
 type Member struct {
-	q     *Queue
-	nonce string
-	rdb   *redis.Client // of the ledger goroutine: one command stream, in order
-	pulse *redis.Client // of the heartbeat, so that it never waits behind the ledger
-	hooks Hooks
+	presence presence
+	q        *Queue
+	nonce    string
+	rdb      *redis.Client // of the ledger goroutine: one command stream, in order
+	pulse    *redis.Client // of the heartbeat, so that it never waits behind the ledger
+	hooks    Hooks
 
 	clock atomic.Int64             // Redis's clock less ours, ms; written by the heartbeat
 	view  atomic.Pointer[holdView] // the holds; written under mu
@@ -46,8 +47,9 @@ type Member struct {
 // Hooks let the owner take part in what happens to the fleet.
 type Hooks struct {
 	// TakenOver is called for each dead member that this one buried, for instance to
-	// give its connection leases back.
-	TakenOver func(ctx context.Context, nonce string)
+	// give its connection leases back. gone says that its process has no sockets any
+	// more: it was killed, rather than frozen or cut off.
+	TakenOver func(ctx context.Context, nonce string, gone bool)
 	// Restarted is called when Redis restarted, before anything is sent again.
 	Restarted func(ctx context.Context)
 }
@@ -84,6 +86,7 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	if err := m.firstHolds(ctx); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
+	m.show()
 	return m, nil
 }
 
@@ -197,5 +200,5 @@ func (m *Member) underWay() bool {
 
 func (m *Member) close() error {
 	m.q.guard.setStrict(false)
-	return errors.Join(m.rdb.Close(), m.pulse.Close())
+	return errors.Join(m.presence.close(), m.rdb.Close(), m.pulse.Close())
 }

@@ -49,7 +49,7 @@ func TestTakeOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		buried := make(chan string, 1)
-		join(t, q, Hooks{TakenOver: func(_ context.Context, nonce string) { buried <- nonce }})
+		join(t, q, Hooks{TakenOver: func(_ context.Context, nonce string, _ bool) { buried <- nonce }})
 		if nonce := <-buried; nonce != dying.Nonce() {
 			t.Fatalf("%s was buried, not %s", nonce, dying.Nonce())
 		}
@@ -167,7 +167,7 @@ func TestFrozenRedis(t *testing.T) {
 	q := open(t, srv.Addr())
 	c := store(t, q, "spring", 1, 3)
 	buried := make(chan string, 4)
-	h := Hooks{TakenOver: func(_ context.Context, nonce string) { buried <- nonce }}
+	h := Hooks{TakenOver: func(_ context.Context, nonce string, _ bool) { buried <- nonce }}
 	m, other := join(t, q, h), join(t, q, h)
 	cl := claim(t, m, c, 0)
 	first := m.Declare(cl, 0)

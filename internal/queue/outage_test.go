@@ -23,7 +23,7 @@ func TestBlackHole(t *testing.T) {
 	hole := newHole(t, srv.Addr())
 	q, through := open(t, srv.Addr()), open(t, hole.addr)
 	buried := make(chan string, 4)
-	watch := join(t, q, Hooks{TakenOver: func(_ context.Context, nonce string) { buried <- nonce }})
+	watch := join(t, q, Hooks{TakenOver: func(_ context.Context, nonce string, _ bool) { buried <- nonce }})
 	m := join(t, through, Hooks{})
 	beat := func() int {
 		n, _ := q.rdb.HGet(t.Context(), q.keys.beats(), m.nonce).Int()

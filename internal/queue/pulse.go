@@ -110,7 +110,7 @@ func (m *Member) takeOverAll(ctx context.Context, dead map[string]string) {
 		}
 		m.q.log.Warn("a worker died; its blocks are due again", "worker", nonce)
 		if m.hooks.TakenOver != nil {
-			m.hooks.TakenOver(ctx, nonce)
+			m.hooks.TakenOver(ctx, nonce, m.q.gone(ctx, nonce))
 		}
 	}
 }
