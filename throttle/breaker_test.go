@@ -165,6 +165,19 @@ func testLoginRefused(t *testing.T, b backend) {
 	connect(t, b1, "ad")
 }
 
+func testNoBreaker(t *testing.T, b backend) {
+	b1, _ := newFleet(t, b, Limits{Open: 4}).budget()
+	connect(t, b1, "ad").Refused(Refusal{Login: true, Why: "535"})
+	connect(t, b1, "ad").Refused(Refusal{Why: "421"})
+	connect(t, b1, "ad")
+	connect(t, b1, "ad").Release()
+	eventually(t, "what there was to tell is told", func() bool {
+		u, err := b1.Usage(t.Context())
+		return err == nil && u.Open == 3 && len(u.Breakers) == 0
+	})
+	connect(t, b1, "ad")
+}
+
 // asked is one step of a breaker's life on a clock that the test moves.
 type asked struct {
 	*testing.T
@@ -283,6 +296,27 @@ func TestRelayFull(t *testing.T) {
 		a.dial(false)
 		a.c.advance(time.Millisecond)
 		a.tell(a.dial(true), newsGreeted, 0)
+		a.dial(true)
+	})
+}
+
+// A dial that hangs is no connection that is open and well.
+func TestHangingDial(t *testing.T) {
+	t.Parallel()
+	eachAsked(t, func(a *asked) {
+		hangs := a.dial(true)
+		a.c.advance(time.Millisecond)
+		for _, pause := range []time.Duration{sec, 2 * sec} {
+			a.tell(a.dial(true), newsRefused, 0)
+			a.c.advance(pause)
+		}
+		a.tell(a.dial(true), newsRefused, 0)
+		if err := a.c.release(a.Context(), []string{hangs}); err != nil {
+			a.Fatal(err)
+		}
+		a.c.advance(4*sec - time.Millisecond)
+		a.dial(false)
+		a.c.advance(time.Millisecond)
 		a.dial(true)
 	})
 }

@@ -44,6 +44,7 @@ func TestConformance(t *testing.T) {
 		{"a dead dialler's dials lapse", testDeadDialler},
 		{"relay down", testRelayDown},
 		{"login refused", testLoginRefused},
+		{"without logins there is no breaker", testNoBreaker},
 	}
 	for _, b := range backends() {
 		t.Run(b.name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -154,15 +155,21 @@ type Staging struct {
 	// Existing is set when the campaign had been committed before: there is
 	// nothing to store.
 	Existing bool
+
+	unseen atomic.Int64 // bytes stored since the last look at the room there is
 }
 
 // Stage begins to store a campaign, or goes on with one whose producer died. The
-// same key with other content, or a name that another campaign has, is ErrConflict.
+// same key with other content, or a name that another campaign has, is ErrConflict. With
+// ErrFull nothing has been stored.
 func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging, error) {
 	c.ID = CampaignID(c.Key)
 	created, err := q.now(ctx)
 	if err != nil {
 		return nil, q.unreachable(err)
+	}
+	if err := q.admit(ctx, c); err != nil {
+		return nil, err
 	}
 	if err := q.takeName(ctx, c); err != nil {
 		return nil, err
@@ -175,7 +182,7 @@ func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging
 		"name", c.Name, "key", c.Key, "stream", string(c.Stream), "relay", c.Relay, "template", c.Template, "from", c.From,
 		"digest", c.Digest, "created", created, "start", start, "size", c.Size).Text()
 	if err != nil {
-		return nil, fmt.Errorf("store campaign: %w", err)
+		return nil, fmt.Errorf("store campaign: %w", full(err))
 	}
 	if stood == "" {
 		return q.existing(ctx, c)
@@ -188,6 +195,18 @@ func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging
 		return nil, fmt.Errorf("list campaign: %w", err)
 	}
 	return &Staging{q: q, c: &c}, nil
+}
+
+// admit looks whether there is room for a campaign that is not stored yet.
+func (q *Queue) admit(ctx context.Context, c Campaign) error {
+	why := q.room(ctx)
+	if !errors.Is(why, ErrFull) {
+		return why
+	}
+	if old, err := q.campaign(ctx, c.ID); err == nil && old.Open {
+		return nil
+	}
+	return why
 }
 
 // existing answers a repeat of a send that was committed before.
@@ -229,7 +248,8 @@ func (q *Queue) takeName(ctx context.Context, c Campaign) error {
 // Campaign returns the campaign being stored, or the existing one.
 func (s *Staging) Campaign() *Campaign { return s.c }
 
-// Put stores block n, and may be repeated. It is safe for concurrent use.
+// Put stores block n, and may be repeated. It is safe for concurrent use. After ErrFull
+// the staging is to be discarded.
 func (s *Staging) Put(ctx context.Context, n int, b *Block) error {
 	return s.put(ctx, s.q.keys.recipients(s.c.ID, n), n, b)
 }
@@ -245,9 +265,12 @@ func (s *Staging) put(ctx context.Context, key string, n int, b *Block) error {
 	if err != nil {
 		return fmt.Errorf("block %d: %w", n, err)
 	}
+	if err := s.makesRoom(ctx, len(data)); err != nil {
+		return fmt.Errorf("store block %d: %w", n, err)
+	}
 	ok, err := s.q.scripts.put.Run(ctx, s.q.rdb, []string{s.q.keys.meta(s.c.ID), key}, s.c.Digest, data).Int()
 	if err != nil {
-		return fmt.Errorf("store block %d: %w", n, err)
+		return fmt.Errorf("store block %d: %w", n, full(err))
 	}
 	if ok == 0 {
 		return errOvertaken

@@ -162,6 +162,9 @@ var ErrCancelled = errors.New("the campaign is cancelled for good")
 // Resume lifts what holds a campaign: an operator's pause, or a breaker's hold. Its
 // results count anew from here.
 func (q *Queue) Resume(ctx context.Context, c *Campaign) error {
+	if err := q.forgetLate(ctx, c); err != nil {
+		return err
+	}
 	if err := q.lift(ctx, c.Stream, c.ID); err != nil {
 		return err
 	}

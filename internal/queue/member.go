@@ -86,7 +86,7 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	if err := m.firstHolds(ctx); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
-	m.show()
+	m.show(ctx)
 	return m, nil
 }
 

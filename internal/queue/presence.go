@@ -12,8 +12,8 @@ import (
 type presence struct{ sub *redis.PubSub }
 
 // show begins to listen; go-redis takes it up again where the connection is lost.
-func (m *Member) show() {
-	m.presence.sub = m.pulse.Subscribe(context.Background(), m.q.keys.presence(m.nonce))
+func (m *Member) show(ctx context.Context) {
+	m.presence.sub = m.pulse.Subscribe(context.WithoutCancel(ctx), m.q.keys.presence(m.nonce))
 	m.presence.sub.Channel() // its goroutine is what reconnects; Close ends it
 }
 

@@ -16,6 +16,6 @@ func testPresence(t *testing.T, q *Queue) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is gone", func() bool { return q.gone(t.Context(), m.nonce) })
-	m.show() // for Leave
+	m.show(t.Context()) // for Leave
 	eventually(t, "it listens again", func() bool { return !q.gone(t.Context(), m.nonce) })
 }

@@ -265,31 +265,3 @@ func (q *Queue) judge(ctx context.Context, s mail.Stream, windows []wireWindow) 
 	}
 	return held, nil
 }
-
-// Feedback is what came in afterwards of mail that the relay had accepted.
-type Feedback struct {
-	Bounced, Blocked int
-	// Replies that say so; what is shown of them has no addresses.
-	BouncedExamples, BlockedExamples []string
-}
-
-// Feedback tells a campaign's breakers what came in afterwards. It is measured by all
-// that was accepted, because it comes in no order and good news often not at all. The
-// hold is nil unless this call led to one.
-func (q *Queue) Feedback(ctx context.Context, c *Campaign, f Feedback) (*Hold, error) {
-	t, err := q.tally(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	w := q.wireWindow(c, c.ID, &windowResults{examples: map[Result][]string{
-		ResultBounced: cleanAll(f.BouncedExamples), ResultBlocked: cleanAll(f.BlockedExamples),
-	}})
-	w.Total = t.outcomes[mail.Accepted]
-	w.Late = map[string]int{string(ResultBounced): f.Bounced, string(ResultBlocked): f.Blocked}
-	held, err := q.judge(ctx, c.Stream, []wireWindow{w})
-	if err != nil || len(held) < 2 {
-		return nil, err
-	}
-	h, err := decodeHold(held[1])
-	return &h, err
-}

@@ -19,6 +19,7 @@ type scripts struct {
 	where, relist                                       *redis.Script
 	beat, rotate, bury, lead                            *redis.Script
 	hold, lift, rehold, results, pass, unpark           *redis.Script
+	feedback, late                                      *redis.Script
 }
 
 func loadScripts() (*scripts, error) {
@@ -34,13 +35,14 @@ func loadScripts() (*scripts, error) {
 		"beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
 		"lead": &s.lead, "hold": &s.hold, "lift": &s.lift, "rehold": &s.rehold, "results": &s.results,
 		"pass": &s.pass, "unpark": &s.unpark,
+		"feedback": &s.feedback, "late": &s.late,
 	} {
 		src, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			return nil, fmt.Errorf("script %s: %w", name, err)
 		}
 		switch name {
-		case "hold", "lift", "results":
+		case "hold", "lift", "results", "late":
 			src = append(slices.Clone(holding), src...)
 		}
 		*dst = redis.NewScript(string(src))

@@ -13,9 +13,12 @@ type Summary struct {
 	Campaign *Campaign
 	Outcomes [mail.NumOutcomes]int
 	Resent   int
-	Held     *Hold        // why nothing of it is being sent, if so
-	Canary   *CanaryState // how far the first of it are; nil = it has none
-	Aside    []Aside      // blocks whose records do not decode
+	// What feedback says of those accepted, beside the identity. Who complained was
+	// delivered to; what came back, for whatever reason, is bounced.
+	Delivered, Bounced int
+	Held               *Hold        // why nothing of it is being sent, if so
+	Canary             *CanaryState // how far the first of it are; nil = it has none
+	Aside              []Aside      // blocks whose records do not decode
 	// Settled says that no recipient has anything ahead of it: no one is pending or
 	// deferred, and no unknown one will be sent again.
 	Settled bool
@@ -78,6 +81,12 @@ func (q *Queue) Summary(ctx context.Context, c *Campaign, resend bool) (*Summary
 		return nil, err
 	}
 	s.Aside = aside
+	fate, err := q.fateCounts(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	s.Delivered = fate[string(Delivered)] + fate[string(Complained)]
+	s.Bounced = fate[string(Failed)] + fate[string(Bounced)] + fate[string(Blocked)]
 	if s.Canary, err = q.canaryState(ctx, c, t); err != nil {
 		return nil, err
 	}

@@ -181,10 +181,8 @@ func (c *conn) mail(arg []byte) {
 		c.fault(atMail, refusal)
 		return
 	}
-	now := time.Now()
-	c.server.mailSeen(now)
 	c.number++
-	if c.throttled(now) {
+	if c.server.mailSeen(Begun{Stream: c.stream, Conn: c.id}, c.throttled) {
 		return
 	}
 	c.from = from

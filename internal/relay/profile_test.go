@@ -231,8 +231,14 @@ func TestThrottledRate(t *testing.T) {
 				c.send("NOOP\r\n")
 				c.want("250 ")
 			}
-			if n := len(s.MailTimes()); n != 4 {
-				t.Errorf("%d MAIL times, want 4: the refused one counts", n)
+			begun := s.Begun()
+			if len(begun) != 4 || len(s.MailTimes()) != 4 {
+				t.Fatalf("%d messages begun, %d times, want 4: the refused one counts", len(begun), len(s.MailTimes()))
+			}
+			for i, b := range begun {
+				if b.Refused != (i == 3) || b.Stream != "normal" || b.Conn != 1 || b.Time.IsZero() || !b.Time.Equal(s.MailTimes()[i]) {
+					t.Errorf("message %d: %+v", i+1, b)
+				}
 			}
 		})
 	}

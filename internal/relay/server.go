@@ -33,7 +33,7 @@ type Server struct {
 	open      int64
 	openMax   int64
 	connected []time.Time
-	mailTimes []time.Time
+	begun     []Begun
 }
 
 // Start listens and serves until Close. An error names the setting at fault.
@@ -113,12 +113,31 @@ func (s *Server) Truth() []Accepted {
 // Messages yields what Truth returns without copying it.
 func (s *Server) Messages() iter.Seq[Accepted] { return s.truth.each() }
 
-// MailTimes returns when each MAIL command was read that was in order, whether or not it
-// was then refused: what a limit on messages counts.
+// Begun is one MAIL command that was in order, whether or not it was then refused: what
+// a limit on messages counts.
+type Begun struct {
+	Time    time.Time // when it was read
+	Stream  string    // mail type of the login, as in Accepted
+	Conn    int       // the connection's number, from 1
+	Refused bool      // by a limit of the profile
+}
+
+// Begun returns every MAIL command so far that was in order, in the order of their times.
+func (s *Server) Begun() []Begun {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Begun(nil), s.begun...)
+}
+
+// MailTimes returns the times of Begun.
 func (s *Server) MailTimes() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]time.Time(nil), s.mailTimes...)
+	times := make([]time.Time, len(s.begun))
+	for i, b := range s.begun {
+		times[i] = b.Time
+	}
+	return times
 }
 
 // Stats returns what the relay has seen so far.
@@ -219,11 +238,14 @@ func (s *Server) forget(w *wire) {
 	delete(s.conns, w)
 }
 
-// mailSeen notes the time of a MAIL command.
-func (s *Server) mailSeen(now time.Time) {
+// mailSeen notes a MAIL command and reports whether a limit refuses it.
+func (s *Server) mailSeen(b Begun, refused func(now time.Time) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mailTimes = append(s.mailTimes, now)
+	b.Time = time.Now() // under the lock, so that the log is in order
+	b.Refused = refused(b.Time)
+	s.begun = append(s.begun, b)
+	return b.Refused
 }
 
 // pause waits for d, or returns false when the relay closes.

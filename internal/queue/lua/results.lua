@@ -3,11 +3,11 @@
 -- last results of what may be held, a letter each: a accepted, h hard bounce, b blocked,
 -- B blocked where nothing narrower can be held, u unknown, o anything else.
 -- KEYS 1 held 2.. a window each: hash of r (letters), t (ms of the last B's),
---      xh, xb, xu (examples, a line each), lh, lb (bounces and blocks told of afterwards)
+--      xh, xb, xu (examples, a line each); lt is late.lua's
 -- ARGV 1 limits as JSON: keep (letters), count, within (ms), few, of (of B's), most (ms),
 --        and by letter h, b, u of each kind: share, of, least
---      2 windows as JSON: field, kind, letters, late (by letter), total, examples (by
---        letter), hold (state and lift), period (ms after which it lifts itself, 0 = never)
+--      2 windows as JSON: field, kind, letters, late (by letter, how many have been told
+--        of afterwards) of total, examples (by letter), hold (state and lift), period (ms after which it lifts itself, 0 = never)
 -- Returns {field, hold as JSON, ...} of what was held by this call.
 local limits, windows = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local names = {h = 'hard bounces', b = 'blocks', u = 'unknown outcomes'}
@@ -44,7 +44,7 @@ end
 
 -- add takes letters into a window up to the first bad one that is too much, and
 -- returns why, and its letter.
-local function add(w, letters, times, kept)
+local function add(w, letters, times)
   local by = limits[w.kind]
   local pos = 1
   while pos <= #w.letters do
@@ -67,8 +67,7 @@ local function add(w, letters, times, kept)
     if why then return letters, why, letter end
   end
   for letter, n in pairs(w.late or {}) do
-    kept['l' .. letter] = (tonumber(kept['l' .. letter]) or 0) + n
-    local why = over(by[letter], letter, kept['l' .. letter], w.total, 'accepted mails')
+    local why = over(by[letter], letter, n, w.total, 'accepted mails')
     if why then return letters, why, letter end
   end
   return letters
@@ -86,7 +85,7 @@ for i, w in ipairs(windows) do
       kept['x' .. letter] = table.concat(all, '\n', math.max(1, #all - 2))
     end
     local times = split(kept.t, '%d+')
-    local letters, why, letter = add(w, kept.r or '', times, kept)
+    local letters, why, letter = add(w, kept.r or '', times)
     if why then
       redis.call('DEL', key)
       w.hold.why = why
