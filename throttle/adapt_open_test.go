@@ -89,7 +89,7 @@ func TestNothingToFind(t *testing.T) {
 	}{{"none", 0, 0.999}, {"0.01 %", 1e-4, 0.995}, {"0.5 %", 5e-3, 0.98}} {
 		s := simFleet{relay: simRelay{stray: tt.stray}, ceiling: 200, want: 50, rtt: 0.02, dot: 0.1}
 		log := s.run(1, 1800)
-		f := log.judge(200, 0, 900)
+		f := log.judge(200, 0, 1790)
 		t.Logf("%s refused: %v", tt.name, f)
 		if f.use < tt.uses {
 			t.Errorf("%s refused: uses %.3f, want %.3f", tt.name, f.use, tt.uses)
@@ -120,6 +120,11 @@ func TestSlowReplies(t *testing.T) {
 	log := s.run(1, 900)
 	f := log.judge(50, 60, 300)
 	t.Log(f, "last reply", log.reply)
+	for at := 60; at+10 < len(log.passed); at++ {
+		if n := sum(log.passed[at : at+10]); n < 350 {
+			t.Fatalf("%d messages in 10 s from %d s on, of 500", n, at)
+		}
+	}
 	if f.use < 0.85 || log.reply > 0.5 {
 		t.Errorf("uses %.3f with replies after %.2f s; want 0.85 and less than 0.5 s", f.use, log.reply)
 	}

@@ -78,7 +78,7 @@ func TestEnds(t *testing.T) {
 		{"one after the other", []map[int]int{{50: 1}, {50: 1}, {50: 1}, {50: 1}}, 50, false},
 		{"roughly alike", []map[int]int{{1000: 1}, {1004: 1}, {1002: 1}, {1000: 1}}, 1000, false},
 		{"together", []map[int]int{{50: 9}}, 0, false},
-		{"too few to tell", []map[int]int{{2: 1}, {2: 1}, {2: 1}, {2: 1}}, 0, true},
+		{"too few to tell", []map[int]int{{2: 1}, {2: 1}, {2: 1}, {2: 1}, {2: 1}, {2: 1}, {2: 1}}, 0, true},
 		{"all different", []map[int]int{{50: 1}, {80: 1}, {20: 1}, {90: 1}, {33: 1}, {10: 1}, {17: 1}}, 0, true},
 		{"three alike", []map[int]int{{50: 1}, {50: 1}, {50: 1}}, 0, false},
 	} {

@@ -83,12 +83,12 @@ func (l *lane) admit(ctx context.Context) (smtp.Lease, error) {
 
 // ended hears how long a connection lasted, from which the limit of messages on one
 // connection is learned.
-func (l *lane) ended(settled int64, byRelay bool) {
+func (l *lane) ended(carried int64, byRelay bool) {
 	kind := throttle.Retired
 	if byRelay {
 		kind = throttle.Ended
 	}
-	l.budget.Note(throttle.Event{Class: l.class(), Kind: kind, N: int(settled)})
+	l.budget.Note(throttle.Event{Class: l.class(), Kind: kind, N: int(carried)})
 }
 
 func (l *lane) class() throttle.Class { return throttle.Class{Stream: string(l.stream)} }

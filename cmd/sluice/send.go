@@ -97,6 +97,9 @@ func (a *app) send(ctx context.Context, f sendFlags) error {
 		return err
 	}
 	defer q.Close()
+	if err := checkServer(ctx, cfg, q, log); err != nil {
+		return err
+	}
 	suppressed, closer, err := suppression(cfg)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -86,6 +87,18 @@ func openQueue(ctx context.Context, cfg *config.Config, log *slog.Logger) (*queu
 		return nil, err
 	}
 	return q, nil
+}
+
+// checkServer refuses a Redis that would lose mail.
+func checkServer(ctx context.Context, cfg *config.Config, q *queue.Queue, log *slog.Logger) error {
+	warnings, err := q.CheckServer(ctx, queue.Durability(cfg.Redis.Durability))
+	for _, w := range warnings {
+		log.Warn("redis", "warning", w)
+	}
+	if errors.Is(err, queue.ErrServer) {
+		return usageError(err)
+	}
+	return err
 }
 
 // relayID says which account at which relay mail is meant for: a campaign enqueued for

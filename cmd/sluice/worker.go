@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,14 @@ func (a *app) runWorker(ctx context.Context) error {
 // work runs a worker on q until ctx ends.
 func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connection, q *queue.Queue) error {
 	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	for err = queue.ErrUnreachable; errors.Is(err, queue.ErrUnreachable); err = checkServer(ctx, cfg, q, log) {
+		if q.Wait(ctx) != nil {
+			return nil // told to stop before there was anything to stop
+		}
+	}
 	if err != nil {
 		return err
 	}

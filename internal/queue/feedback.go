@@ -64,26 +64,19 @@ type Heard struct {
 func (q *Queue) Feedback(ctx context.Context, c *Campaign, told []Told) (Heard, error) {
 	told = worst(told)
 	h := Heard{Groups: map[string]*Hold{}}
-	blocked := map[int]bool{}
-	for len(told) > 0 {
-		n := span(told)
-		lines, changed, err := q.note(ctx, c, told[:n])
+	for rest := told; len(rest) > 0; {
+		n := span(rest)
+		blocked, changed, err := q.note(ctx, c, rest[:n])
 		if err != nil {
 			return h, err
 		}
 		h.Changed += changed
-		for _, line := range lines {
-			blocked[line] = true
-		}
-		if err := q.late(ctx, c, &h, slices.DeleteFunc(slices.Clone(told[:n]), func(t Told) bool { return !blocked[t.Line] })); err != nil {
+		if err := q.late(ctx, c, &h, blocked); err != nil {
 			return h, err
 		}
-		if err := q.judgeLate(ctx, c, &h, told[:n]); err != nil {
-			return h, err
-		}
-		told = told[n:]
+		rest = rest[n:]
 	}
-	return h, nil
+	return h, q.judgeLate(ctx, c, &h, told)
 }
 
 // worst sorts by line and leaves one entry a line.
@@ -95,21 +88,24 @@ func worst(told []Told) []Told {
 	return slices.CompactFunc(told, func(a, b Told) bool { return a.Line == b.Line })
 }
 
-// spanLines bounds the lines between the first and the last recipient of one call of
-// feedback.lua, which takes a millisecond or two for so many.
-const spanLines = 4096
+// Bounds of one call of feedback.lua, which then takes a millisecond or two: recipients,
+// and lines from the first of them to the last.
+const (
+	spanTold  = 4096
+	spanLines = 1 << 16
+)
 
 // span returns how many of told, which is sorted, one call takes.
 func span(told []Told) int {
 	n := 1
-	for n < len(told) && told[n].Line-told[0].Line < spanLines {
+	for n < min(len(told), spanTold) && told[n].Line-told[0].Line < spanLines {
 		n++
 	}
 	return n
 }
 
-// note stores what is told and returns the lines that are newly known to be blocked.
-func (q *Queue) note(ctx context.Context, c *Campaign, told []Told) (blocked []int, changed int, err error) {
+// note stores what is told and returns those who are newly known to be blocked.
+func (q *Queue) note(ctx context.Context, c *Campaign, told []Told) (blocked []Told, changed int, err error) {
 	first, last := told[0].Line, told[len(told)-1].Line
 	var b strings.Builder
 	for _, t := range told {
@@ -126,8 +122,11 @@ func (q *Queue) note(ctx context.Context, c *Campaign, told []Told) (blocked []i
 	if len(said) == 0 {
 		return nil, 0, fmt.Errorf("note feedback: campaign %q is not open: %w", c.Name, ErrNoCampaign)
 	}
-	for _, line := range said[1:] {
-		blocked = append(blocked, int(line))
+	lines := said[1:] // ascending, as told is
+	for _, t := range told {
+		if len(lines) > 0 && t.Line == int(lines[0]) {
+			blocked, lines = append(blocked, t), lines[1:]
+		}
 	}
 	return blocked, int(said[0]), nil
 }
@@ -148,50 +147,59 @@ func (q *Queue) late(ctx context.Context, c *Campaign, h *Heard, blocked []Told)
 		byGroup[t.Group] = append(byGroup[t.Group], t)
 	}
 	for group, all := range byGroup {
-		field, period, lift := groupMark+group, q.breakers.Period, ""
-		if group == "" {
-			if c.Counts.Queued() <= alone {
-				continue
-			}
-			field, period, lift = c.ID, 0, liftCampaign(c)
-		}
-		var times strings.Builder
-		for _, t := range all {
-			at := now
-			if !t.Time.IsZero() {
-				at = max(0, min(now, t.Time.UnixMilli()))
-			}
-			fmt.Fprintf(&times, "%d ", at)
-		}
-		hold, err := json.Marshal(storedHold{
-			State: HoldHeld, Lift: lift,
-			Why: fmt.Sprintf("%d blocks within %v, told of after the mail was accepted", limit.Count, limit.Within),
-		})
-		if err != nil {
-			return fmt.Errorf("encode hold: %w", err)
-		}
-		args := []any{field, limit.Count, limit.Within.Milliseconds(), hold, period.Milliseconds(), q.breakers.Most.Milliseconds(), times.String()}
-		for _, text := range examples(all, Blocked) {
-			args = append(args, text)
-		}
-		stored, err := q.scripts.late.Run(ctx, q.rdb, []string{q.keys.held(c.Stream), q.keys.window(c.Stream, field)}, args...).Text()
-		if err != nil {
-			return fmt.Errorf("judge feedback: %w", err)
-		}
-		if stored == "" {
+		if group == "" && c.Counts.Queued() <= alone {
 			continue
 		}
-		held, err := decodeHold(stored)
-		if err != nil {
+		held, err := q.judgeBlocks(ctx, c, all, now)
+		switch {
+		case err != nil:
 			return err
-		}
-		if group == "" {
-			h.Campaign = &held
-		} else {
-			h.Groups[group] = &held
+		case held == nil:
+		case group == "":
+			h.Campaign = held
+		default:
+			h.Groups[group] = held
 		}
 	}
 	return nil
+}
+
+// judgeBlocks gives blocks of one group, or of none, to their window and returns the hold
+// that follows, nil if none does.
+func (q *Queue) judgeBlocks(ctx context.Context, c *Campaign, blocked []Told, now int64) (*Hold, error) {
+	limit := q.breakers.Blocks
+	field, period, lift := c.ID, time.Duration(0), liftCampaign(c)
+	if group := blocked[0].Group; group != "" {
+		field, period, lift = groupMark+group, q.breakers.Period, ""
+	}
+	var times strings.Builder
+	for _, t := range blocked {
+		at := now
+		if !t.Time.IsZero() {
+			at = max(0, min(now, t.Time.UnixMilli()))
+		}
+		fmt.Fprintf(&times, "%d ", at)
+	}
+	hold, err := json.Marshal(storedHold{
+		State: HoldHeld, Lift: lift,
+		Why: fmt.Sprintf("%d blocks within %v, told of after the relay had accepted the mails", limit.Count, limit.Within),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode hold: %w", err)
+	}
+	args := []any{field, limit.Count, limit.Within.Milliseconds(), hold, period.Milliseconds(), q.breakers.Most.Milliseconds(), times.String()}
+	for _, text := range examples(blocked, Blocked) {
+		args = append(args, text)
+	}
+	stored, err := q.scripts.late.Run(ctx, q.rdb, []string{q.keys.held(c.Stream), q.keys.window(c.Stream, field)}, args...).Text()
+	if err != nil {
+		return nil, fmt.Errorf("judge feedback: %w", err)
+	}
+	if stored == "" {
+		return nil, nil //nolint:nilnil // not held is no error
+	}
+	held, err := decodeHold(stored)
+	return &held, err
 }
 
 // examples are the latest replies of a fate.

@@ -287,32 +287,6 @@ func TestSmallCampaignsAreNotJudged(t *testing.T) {
 	})
 }
 
-// What comes in afterwards is measured by all that was accepted.
-func TestFeedback(t *testing.T) {
-	t.Parallel()
-	eachRedis(t, func(t *testing.T, q *Queue) {
-		c := store(t, q, "spring", 1, 400)
-		m := silent(t, q)
-		cl := claim(t, m, c, 0)
-		for i := range 400 {
-			accept(m, cl, i)
-		}
-		if err := m.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for range 4 {
-			h, err := q.Feedback(t.Context(), c, Feedback{Bounced: 5, BouncedExamples: []string{"550 a@b.kr unknown"}})
-			if err != nil || h != nil {
-				t.Fatalf("5 %% hold it: %+v, %v", h, err)
-			}
-		}
-		h, err := q.Feedback(t.Context(), c, Feedback{Bounced: 1, BouncedExamples: []string{"550 a@b.kr unknown"}})
-		if err != nil || h == nil || !strings.HasPrefix(h.Why, "21 hard bounces in 400 accepted mails") || len(h.Examples) != 3 || strings.Contains(h.Examples[0], "a@b.kr") {
-			t.Errorf("%+v, %v", h, err)
-		}
-	})
-}
-
 // What cannot be told is told later, and Redis being gone for long costs no memory.
 func TestResultsOutliveAnOutage(t *testing.T) {
 	t.Parallel()

@@ -49,31 +49,41 @@ func pointless(err *Error, settled int64, lived time.Duration) bool {
 }
 
 // learner finds the relay's own limits from how it ends connections: the same number
-// of messages twice running, or about the same idle time twice running.
+// of messages twice running (four times where it is so small that it may be chance, as
+// when a relay that wants us slower hangs up), or about the same idle time twice running. After a while it
+// forgets, in case they have changed, and two connections find them again.
 type learner struct {
 	count, lastCount int64
+	agree            int // connections that ended at lastCount, running
 	idle, lastIdle   time.Duration
+	countAt, idleAt  time.Time // when they were found
 }
+
+// forgetAfter is how long a limit that was found is kept to.
+const forgetAfter = 15 * time.Minute
 
 // soon is how quickly a relay says 421 that says it because of the message before.
 const soon = time.Second
 
 // see takes one connection that the relay has ended.
-func (l *learner) see(err *Error, settled int64, rested time.Duration) {
+func (l *learner) see(err *Error, carried int64, rested time.Duration, now time.Time) {
 	if err == nil {
 		return
 	}
 	atIdle := err.Stage == StageIdle
 	switch {
-	case err.Reply.Code == 421 && err.Stage != StageEOD && settled > 0 && (!atIdle || rested < soon):
-		if l.lastCount == settled {
-			l.count = settled
+	case err.Reply.Code == 421 && err.Stage != StageEOD && carried > 0 && (!atIdle || rested < soon):
+		if l.lastCount != carried {
+			l.lastCount, l.agree = carried, 0
 		}
-		l.lastCount = settled
+		l.agree++
+		if l.agree >= 2 && carried >= provenAfter || l.agree >= 4 {
+			l.count, l.countAt = carried, now
+		}
 	case atIdle && rested >= soon:
 		shorter, longer := min(rested, l.lastIdle), max(rested, l.lastIdle)
 		if shorter >= longer*3/4 {
-			l.idle = shorter * 9 / 10
+			l.idle, l.idleAt = shorter*9/10, now
 		}
 		l.lastIdle = rested
 	}
@@ -81,7 +91,13 @@ func (l *learner) see(err *Error, settled int64, rested time.Duration) {
 
 // limits returns the stricter of what is configured and what was learned. Ages are
 // spread, so that connections opened together do not end together.
-func (l *learner) limits(cfg Limits) Limits {
+func (l *learner) limits(cfg Limits, now time.Time) Limits {
+	if now.Sub(l.countAt) > forgetAfter {
+		l.count = 0
+	}
+	if now.Sub(l.idleAt) > forgetAfter {
+		l.idle = 0
+	}
 	if l.count > 0 && (cfg.Messages <= 0 || l.count < int64(cfg.Messages)) {
 		cfg.Messages = int(l.count)
 	}

@@ -10,31 +10,43 @@ func TestLearner(t *testing.T) {
 	bye := func(stage Stage) *Error { return &Error{Stage: stage, Reply: Reply{Code: 421}} }
 	stale := &Error{Stage: StageIdle, Err: ErrStale}
 	var l learner
+	now := time.Unix(1000, 0)
 	want := func(why string, lim Limits) {
 		t.Helper()
-		if got := l.limits(Limits{}); got != lim {
+		if got := l.limits(Limits{}, now); got != lim {
 			t.Errorf("%s: %+v, want %+v", why, got, lim)
 		}
 	}
-	l.see(bye(StageMail), 7, 0)
+	l.see(bye(StageMail), 17, 0, now)
 	want("once", Limits{})
-	l.see(nil, 7, 0)
-	l.see(bye(StageEOD), 7, 0)
+	l.see(nil, 17, 0, now)
+	l.see(bye(StageEOD), 17, 0, now)
 	want("a 421 to a dot is about the message", Limits{})
-	l.see(bye(StageMail), 9, 0)
+	l.see(bye(StageMail), 19, 0, now)
 	want("another count", Limits{})
-	l.see(bye(StageIdle), 9, 0)
-	want("the same twice", Limits{Messages: 9})
-	l.see(stale, 50, 10*time.Second)
-	l.see(stale, 5, 60*time.Second)
-	want("idle times that differ", Limits{Messages: 9})
-	l.see(stale, 5, 59*time.Second)
-	want("idle times that agree", Limits{Messages: 9, Idle: 59 * time.Second * 9 / 10})
-	if got := l.limits(Limits{Messages: 5, Idle: time.Second}); got != (Limits{Messages: 5, Idle: time.Second}) {
+	l.see(bye(StageIdle), 19, 0, now)
+	want("the same twice", Limits{Messages: 19})
+	for range 3 {
+		l.see(bye(StageMail), 2, 0, now)
+	}
+	want("a small one three times", Limits{Messages: 19})
+	l.see(bye(StageMail), 2, 0, now)
+	want("a small one four times", Limits{Messages: 2})
+	l.see(stale, 50, 10*time.Second, now)
+	l.see(stale, 5, 60*time.Second, now)
+	want("idle times that differ", Limits{Messages: 2})
+	now = now.Add(forgetAfter)
+	l.see(stale, 5, 59*time.Second, now)
+	want("idle times that agree", Limits{Messages: 2, Idle: 59 * time.Second * 9 / 10})
+	if got := l.limits(Limits{Messages: 1, Idle: time.Second}, now); got != (Limits{Messages: 1, Idle: time.Second}) {
 		t.Errorf("looser than configured: %+v", got)
 	}
+	now = now.Add(time.Second)
+	want("the count was found too long ago", Limits{Idle: 59 * time.Second * 9 / 10})
+	now = now.Add(forgetAfter)
+	want("all was", Limits{})
 	for range 100 {
-		if age := l.limits(Limits{Age: 100 * time.Second}).Age; age < 90*time.Second || age > 100*time.Second {
+		if age := l.limits(Limits{Age: 100 * time.Second}, now).Age; age < 90*time.Second || age > 100*time.Second {
 			t.Fatalf("age %v", age)
 		}
 	}

@@ -38,9 +38,9 @@ type PoolConfig struct {
 
 	OnDial   func(error)    // the result of every dial, nil too; may be nil
 	OnChange func(open int) // the number of connections has changed; may be nil
-	// OnEnd is told of every connection that ended: how many messages it had settled, and
-	// whether the relay ended it; may be nil.
-	OnEnd func(settled int64, byRelay bool)
+	// OnEnd is told of every connection that ended: how many messages it had carried, whose
+	// MAIL the relay took, and whether the relay ended it; may be nil.
+	OnEnd func(carried int64, byRelay bool)
 	Log   *slog.Logger // nil: no log
 }
 
@@ -265,7 +265,7 @@ func (m *manager) dialled(conn *Conn, lease Lease) {
 
 // limits of the next connection.
 func (m *manager) limits() Limits {
-	l := m.learn.limits(m.cfg.PerConnection)
+	l := m.learn.limits(m.cfg.PerConnection, time.Now())
 	if m.cfg.Learned != nil {
 		if n := m.cfg.Learned(); n > 0 && (l.Messages <= 0 || n < l.Messages) {
 			l.Messages = n
@@ -300,8 +300,8 @@ func (m *manager) ended(s *session, err error) {
 	errors.As(err, &why)
 	settled, now := s.settled.Load(), time.Now()
 	rested := now.Sub(s.used)
-	m.learn.see(why, settled, rested)
-	m.cfg.OnEnd(settled, why != nil && !errors.Is(why, ErrClosed))
+	m.learn.see(why, s.carried.Load(), rested, now)
+	m.cfg.OnEnd(s.carried.Load(), why != nil && !errors.Is(why, ErrClosed))
 	if s.idled {
 		m.count(0) // keep has counted it
 	} else {

@@ -209,6 +209,9 @@ func (s *session) done(m **slot, r Result) {
 	*m = nil
 	if r.Kind == Accepted || r.Kind == Refused {
 		s.settled.Add(1)
+		if r.Stage != StageMail {
+			s.carried.Add(1)
+		}
 	}
 	old.tx.Done(r)
 	*old = slot{}

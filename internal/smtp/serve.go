@@ -43,6 +43,7 @@ type session struct {
 	dryErr  error        // why, unless it was ctx
 	began   int          // transactions begun
 	settled atomic.Int64 // transactions that got a reply of their own; the pool reads it
+	carried atomic.Int64 // of these, whose MAIL was taken: what a relay counts
 	used    time.Time    // when a message was last under way
 	resting time.Time    // since when the idle limit runs
 	idled   bool         // the idle limit ended it

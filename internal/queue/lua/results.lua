@@ -6,8 +6,9 @@
 --      xh, xb, xu (examples, a line each); lt is late.lua's
 -- ARGV 1 limits as JSON: keep (letters), count, within (ms), few, of (of B's), most (ms),
 --        and by letter h, b, u of each kind: share, of, least
---      2 windows as JSON: field, kind, letters, late (by letter, how many have been told
---        of afterwards) of total, examples (by letter), hold (state and lift), period (ms after which it lifts itself, 0 = never)
+--      2 windows as JSON: field, kind, letters, late (by letter: how many have been told
+--        of afterwards, of total), examples (by letter), hold (state and lift), period
+--        (ms after which it lifts itself, 0 = never)
 -- Returns {field, hold as JSON, ...} of what was held by this call.
 local limits, windows = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local names = {h = 'hard bounces', b = 'blocks', u = 'unknown outcomes'}

@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/sluicemail/sluice/internal/redistest"
+)
+
+func zzRedis(t *testing.T) string { return redistest.Start(t).URL() }
