@@ -39,10 +39,10 @@ type Adaptive struct {
 func (a Adaptive) Validate() error {
 	var errs []error
 	if a.Rate != 0 && !(a.Rate >= 0.001 && a.Rate <= maxN) {
-		errs = append(errs, fmt.Errorf("limits.adaptive.rate: %v: want messages/s from 0.001 to %d", a.Rate, maxN))
+		errs = append(errs, fmt.Errorf("adaptive.floor: %v: want messages/s from 0.001 to %d", a.Rate, maxN))
 	}
 	if a.Open < 0 {
-		errs = append(errs, fmt.Errorf("limits.adaptive.open: %d: want 1 or more", a.Open))
+		errs = append(errs, fmt.Errorf("adaptive floor of open connections: %d: want 1 or more, or 0 for 1", a.Open))
 	}
 	if a.PerConnection < 0 {
 		errs = append(errs, fmt.Errorf("limits.per_connection.messages: %d: want 1 or more, or 0 for any number", a.PerConnection))

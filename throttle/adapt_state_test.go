@@ -157,9 +157,9 @@ func TestAdaptiveValidate(t *testing.T) {
 		bad  Adaptive
 		want string
 	}{
-		{Adaptive{Rate: -1}, "limits.adaptive.rate: -1"},
-		{Adaptive{Rate: math.NaN()}, "limits.adaptive.rate: NaN"},
-		{Adaptive{Open: -1}, "limits.adaptive.open: -1"},
+		{Adaptive{Rate: -1}, "adaptive.floor: -1"},
+		{Adaptive{Rate: math.NaN()}, "adaptive.floor: NaN"},
+		{Adaptive{Open: -1}, "open connections: -1"},
 		{Adaptive{PerConnection: -5}, "limits.per_connection.messages: -5"},
 	} {
 		_, err := NewMemory(&Memory{}, Params{Owner: "o", Limits: Limits{Open: 1}, Adaptive: tt.bad})

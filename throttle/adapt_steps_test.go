@@ -95,6 +95,17 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// Connections that are as old as each other end about together: that is no sign.
+func TestEndsTogether(t *testing.T) {
+	t.Parallel()
+	s := newStepper()
+	tick := account(10, 0)
+	tick.ended = map[int]int{700: 2, 701: 2}
+	if s.steps(4, tick); s.caps.perConnection != 0 {
+		t.Errorf("cap %d after one second", s.caps.perConnection)
+	}
+}
+
 // When nothing is sent, connections that end do not mean that it came too fast.
 func TestEndsWhileIdle(t *testing.T) {
 	t.Parallel()
@@ -151,6 +162,21 @@ func TestEasingEnds(t *testing.T) {
 	}
 	if n := eased(func(i int) int64 { return second / 50 * int64(1+i%3) }); n != 0 {
 		t.Errorf("eased %d times for nothing", n)
+	}
+}
+
+// Easing goes a little below what passes, and counts as being told off.
+func TestEasing(t *testing.T) {
+	t.Parallel()
+	s := newStepper()
+	f := s.steps(80, account(25, 0)).l.Rates[""]
+	f.ease(s.now)
+	if f.Mode != draining || f.Cap < 91 || f.Cap > 93 || f.Limit < 99 || f.Limit > 101 || f.Told != s.now {
+		t.Errorf("%v at %v of %v, told at %d", f.Mode, f.Cap, f.Limit, f.Told)
+	}
+	idle := &finder{}
+	if idle.ease(s.now); idle.Mode != free {
+		t.Errorf("%v while nothing passes", idle.Mode)
 	}
 }
 

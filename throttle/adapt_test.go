@@ -111,7 +111,7 @@ func TestRateIsFound(t *testing.T) {
 				limit := tt.limit()
 				s := simFleet{relay: simRelay{mails: limit}, ceiling: tt.ceiling, want: tt.conns, rtt: tt.rtt, dot: tt.dot}
 				f := s.run(seed, 900).judge(limit.perSecond(), 0, 300)
-				t.Log(f)
+				t.Logf("%-40s %v", tt.name, f)
 				f.check(t, limit.perSecond(), tt.within)
 			}
 		})
@@ -135,7 +135,7 @@ func TestAnyRateIsFound(t *testing.T) {
 		t.Run(fmt.Sprintf("%d in %v s from %.1f times, %.0f+%.0f ms", n, per, s.ceiling/limit.perSecond(), 1000*s.rtt, 1000*s.dot), func(t *testing.T) {
 			t.Parallel()
 			f := s.run(i, 900).judge(limit.perSecond(), 0, 300)
-			t.Log(f)
+			t.Logf("%-40s %v", t.Name()[len("TestAnyRateIsFound/"):], f)
 			f.check(t, limit.perSecond(), 300)
 		})
 	}
@@ -164,7 +164,7 @@ func TestRateChanges(t *testing.T) {
 				ceiling: 500, want: 50, rtt: 0.02, dot: 0.05,
 			}
 			f := s.run(uint64(seed), 1800).judge(tt.to.perSecond(), 600, 300)
-			t.Log(f)
+			t.Logf("%-40s %v", tt.name, f)
 			f.check(t, tt.to.perSecond(), tt.within)
 		})
 	}

@@ -80,6 +80,22 @@
 // Refused credentials are not tried again before Reset; others are, at once. Being
 // held counts as no opening.
 //
+// # Learning
+//
+// What the relay says of limits that nobody has configured is learned from: replies
+// that messages come too fast, dials refused because too many connections are
+// open, connections ended after so many messages, greetings and replies that take
+// longer and longer. Processes count what happens (Note) and report it four times
+// a second, if there is anything; one of them leads, for as long as it is heard
+// of, and draws the conclusions for all. A rate is found from what passed in the
+// last second, 10 s, minute, 10 minutes and hour when the relay refused, and kept
+// to at 95 %; now and then a little more is tried, the more seldom the more often
+// that failed. Nothing learned is beyond Limits or below Adaptive, a few refusals
+// in ten thousand mean nothing, and those that come at any rate are got used to.
+// What was learned stays in Redis until Reset; Learned shows it. A leader that
+// dies or freezes is replaced within two seconds, and what it wants after that is
+// not heard.
+//
 // # How it fails
 //
 // Without Redis nothing is granted to any stream: calls wait, or return when

@@ -124,6 +124,46 @@ func TestIdleFleetIsQuiet(t *testing.T) {
 	})
 }
 
+// A busy process reports four times a second, and the one that leads stores what
+// it learns every few seconds.
+func TestBusyFleetCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newNoting(t)
+		run(t, b)
+		busy := func(d time.Duration) {
+			for range d / (50 * time.Millisecond) {
+				b.Note(Event{Kind: Accepted})
+				nap(t.Context(), 50*time.Millisecond)
+			}
+		}
+		busy(10 * time.Second)
+		before := b.Stats().Calls
+		busy(100 * time.Second)
+		if n := b.Stats().Calls - before; n < 350 || n > 425 {
+			t.Errorf("%d calls in 100 s, want 420", n)
+		}
+	})
+}
+
+// A leader that finds that another leads now forgets what it knew.
+func TestDeposed(t *testing.T) {
+	t.Parallel()
+	b := newNoting(t)
+	b.Note(Event{Kind: Accepted})
+	if err := b.look(t.Context(), time.Now(), b.watch.notes.harvest()); err != nil || b.watch.learner == nil {
+		t.Fatalf("leads %v, %v", b.watch.learner != nil, err)
+	}
+	m := b.store.(*Memory)
+	m.mu.Lock()
+	m.caps[learnedLead]++
+	m.mu.Unlock()
+	b.watch.kept = nil // so that there is something to store
+	if err := b.conclude(t.Context(), view{now: 1, counts: map[string]int{"p": 1}}); err != nil || b.watch.learner != nil {
+		t.Errorf("leads %v, %v", b.watch.learner != nil, err)
+	}
+}
+
 func calls(bs []*Budget) (n uint64) {
 	for _, b := range bs {
 		n += b.Stats().Calls

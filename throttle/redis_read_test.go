@@ -40,7 +40,7 @@ func TestReadState(t *testing.T) {
 	if !reflect.DeepEqual(u, want) {
 		t.Errorf("got %+v, want %+v", u, want)
 	}
-	for field, value := range map[string]string{"b:ad": "1 2", "d:ad": "x 1", "l:ad:f": "535", "f:a": "x"} {
+	for field, value := range map[string]string{"b:ad": "1 2", "d:ad": "x 1", "l:ad:f": "no", "f:a": "x"} {
 		if err := u.read(field, value); err == nil {
 			t.Errorf("%s %q: no error", field, value)
 		}

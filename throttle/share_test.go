@@ -92,7 +92,7 @@ func TestDrainIsEfficient(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					v := &virtual{t: t, limits: tt.limits, store: &Memory{}, takes: 2 * time.Millisecond}
 					bs := v.fleet(processes)
-					windows := max(2, int(20*sec/tt.binds.Per))
+					windows := max(2, min(int(20*sec/tt.binds.Per), 10_000/tt.binds.N))
 					whole := tt.binds.Per + slack(tt.binds.Per)
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(windows)*whole+sec)
 					defer cancel()

@@ -25,6 +25,7 @@ type stock struct {
 	need    chan struct{} // poked when more is wanted or something lapsed
 	chunk   int           // most to lease at once
 	returns bool          // lapsed tokens are given back
+	eager   bool          // the stream goes before others: what it may want is asked for, not only what it used
 
 	mu      sync.Mutex // guards what follows
 	tokens  []token    // by slot
@@ -35,6 +36,9 @@ type stock struct {
 	back    []unused
 	lost    uint64    // tokens that lapsed
 	dry     time.Time // until when the store has said that there is nothing
+	reach   int       // asked for beyond what was used lately
+	asked   time.Time // for the last time
+	wasLost uint64    // lost at that time
 }
 
 // waiter waits in one or more stocks, and is served by one of them.
@@ -210,6 +214,20 @@ func (s *stock) wants(now time.Time) int {
 	return min(max(n, 0), s.chunk)
 }
 
+// stretch adds to what is wanted. Use tells nothing of a demand that it does not meet:
+// a burst that has used up what was leased may want any number more, so twice as many are asked
+// for each time, until some are left over. The caller holds the lock.
+func (s *stock) stretch(now time.Time, n int) int {
+	starved := len(s.tokens) == 0 && (s.missed || len(s.waiters) > 0)
+	if starved && s.lost == s.wasLost && now.Sub(s.asked) < 2*soon {
+		s.reach = min(2*max(s.reach, 1), s.chunk)
+	} else if s.lost != s.wasLost || now.Sub(s.asked) >= 2*soon {
+		s.reach = 0
+	}
+	s.asked, s.wasLost = now, s.lost
+	return min(n+s.reach, s.chunk)
+}
+
 // await returns what to lease and what to give back as soon as there is
 // something of either, or false when ctx has ended.
 func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
@@ -218,6 +236,9 @@ func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
 		s.mu.Lock()
 		s.reap(now)
 		n, back = s.wants(now), s.back
+		if n > 0 && s.eager && false {
+			n = s.stretch(now, n)
+		}
 		reap := time.Duration(-1)
 		if len(s.tokens) > 0 {
 			reap = s.tokens[0].until.Sub(now) + time.Millisecond

@@ -39,7 +39,8 @@ type PoolConfig struct {
 	OnDial   func(error)    // the result of every dial, nil too; may be nil
 	OnChange func(open int) // the number of connections has changed; may be nil
 	// OnEnd is told of every connection that ended: how many messages it had carried, whose
-	// MAIL the relay took, and whether the relay ended it; may be nil.
+	// MAIL the relay took, and whether the relay ended it with a 421 in the middle; may be
+	// nil.
 	OnEnd func(carried int64, byRelay bool)
 	Log   *slog.Logger // nil: no log
 }
@@ -301,7 +302,7 @@ func (m *manager) ended(s *session, err error) {
 	settled, now := s.settled.Load(), time.Now()
 	rested := now.Sub(s.used)
 	m.learn.see(why, s.carried.Load(), rested, now)
-	m.cfg.OnEnd(s.carried.Load(), why != nil && !errors.Is(why, ErrClosed))
+	m.cfg.OnEnd(s.carried.Load(), why != nil && why.Reply.Code == 421 && why.Stage != StageIdle)
 	if s.idled {
 		m.count(0) // keep has counted it
 	} else {
