@@ -1,7 +1,7 @@
 # make help lists the targets. Nothing here does what scripts/ does not.
 FUZZTIME ?= 60s
 
-.PHONY: help build test quick race lint fuzz pairing interop bench demo clean
+.PHONY: help build test quick race lint fuzz pairing interop faults soak bench demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
@@ -34,6 +34,12 @@ pairing: ## a million messages over ten connections, none to the wrong recipient
 
 interop: ## against real Postfix, Exim and OpenSMTPD (as root on Debian or Ubuntu)
 	./scripts/interop
+
+faults: ## break it in every way of docs/faults.md, and write that page's tables
+	./scripts/faults
+
+soak: ## half an hour of random kills; its figures go into docs/faults.md
+	./scripts/soak
 
 bench: ## the figures of docs/performance.md, with their baselines
 	./scripts/bench

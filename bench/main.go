@@ -69,6 +69,8 @@ func benchmarks() []benchmark {
 		{"roundtrips", "messages a round trip at 20 ms", (*bench).roundTrips},
 		{"loopback", "messages a second and CPU a message without delay", (*bench).loopback},
 		{"flat", "cost a message at 10,000, 100,000 and 1,000,000 recipients", (*bench).flat},
+		{"steer", "from the return of campaign pause and cancel to the last MAIL", (*bench).steer},
+		{"outage", "what a relay sees that was away while 100,000 people waited", (*bench).outage},
 	}
 }
 

@@ -37,7 +37,6 @@ func (b *Budget) supply(c Class) *supply {
 	if s == nil {
 		p := b.p.Limits.messagePlan(c)
 		s = &supply{plan: p, stock: newStock(p.chunk(), p.returns())}
-		s.stock.eager = len(p.own) > 0
 		b.supplies[c] = s
 		poke(b.added)
 	}

@@ -128,8 +128,6 @@ func dryUntil(g grant, now time.Time) time.Time {
 func nextAsk(g grant, longest time.Duration) time.Duration {
 	retry := min(time.Duration(g.retry)*time.Microsecond, longest)
 	switch {
-	case g.n > 0 && retry <= 0:
-		return 0 // the reserve is used up, and there is more beyond it
 	case g.n > 0:
 		return max(retry, gap)
 	case retry <= 0:

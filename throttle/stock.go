@@ -25,7 +25,6 @@ type stock struct {
 	need    chan struct{} // poked when more is wanted or something lapsed
 	chunk   int           // most to lease at once
 	returns bool          // lapsed tokens are given back
-	eager   bool          // the stream goes before others: what it may want is asked for, not only what it used
 
 	mu      sync.Mutex // guards what follows
 	tokens  []token    // by slot
@@ -33,12 +32,10 @@ type stock struct {
 	missed  bool      // a try found nothing since the last lease
 	heat    float64   // tokens used, each fading with soon: about the use of the last soon
 	heated  time.Time // when heat was right
+	starved time.Time // since when somebody wants more than there is; zero: nobody does
 	back    []unused
 	lost    uint64    // tokens that lapsed
 	dry     time.Time // until when the store has said that there is nothing
-	reach   int       // asked for beyond what was used lately
-	asked   time.Time // for the last time
-	wasLost uint64    // lost at that time
 }
 
 // waiter waits in one or more stocks, and is served by one of them.
@@ -67,6 +64,7 @@ func (s *stock) try(now time.Time) (token, bool) {
 	s.reap(now)
 	if len(s.tokens) == 0 || s.tokens[0].from.After(now) {
 		s.missed = true
+		s.starve(now)
 		poke(s.need)
 		return token{}, false
 	}
@@ -108,6 +106,7 @@ func (s *stock) join(w *waiter) {
 	s.reap(now)
 	if len(s.tokens) == 0 {
 		s.waiters = append(s.waiters, w)
+		s.starve(now)
 		poke(s.need)
 		return
 	}
@@ -140,7 +139,25 @@ func (s *stock) use(now time.Time) {
 	s.heat++
 }
 
+// starve and feed take the time without a token out of what heat fades by: how much is
+// used while there is nothing says nothing of how much is wanted.
+func (s *stock) starve(now time.Time) {
+	if s.starved.IsZero() {
+		s.cool(now)
+		s.starved = now
+	}
+}
+
+func (s *stock) feed(now time.Time) {
+	if !s.starved.IsZero() {
+		s.heated, s.starved = now, time.Time{}
+	}
+}
+
 func (s *stock) cool(now time.Time) {
+	if !s.starved.IsZero() {
+		return
+	}
 	s.heat *= math.Exp(-float64(now.Sub(s.heated)) / float64(soon))
 	s.heated = now
 }
@@ -149,6 +166,9 @@ func (s *stock) cool(now time.Time) {
 func (s *stock) deliver(now time.Time, ts []token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(ts) > 0 {
+		s.feed(now)
+	}
 	s.tokens = append(s.tokens, ts...)
 	s.reap(now)
 	for len(s.waiters) > 0 && len(s.tokens) > 0 {
@@ -214,20 +234,6 @@ func (s *stock) wants(now time.Time) int {
 	return min(max(n, 0), s.chunk)
 }
 
-// stretch adds to what is wanted. Use tells nothing of a demand that it does not meet:
-// a burst that has used up what was leased may want any number more, so twice as many are asked
-// for each time, until some are left over. The caller holds the lock.
-func (s *stock) stretch(now time.Time, n int) int {
-	starved := len(s.tokens) == 0 && (s.missed || len(s.waiters) > 0)
-	if starved && s.lost == s.wasLost && now.Sub(s.asked) < 2*soon {
-		s.reach = min(2*max(s.reach, 1), s.chunk)
-	} else if s.lost != s.wasLost || now.Sub(s.asked) >= 2*soon {
-		s.reach = 0
-	}
-	s.asked, s.wasLost = now, s.lost
-	return min(n+s.reach, s.chunk)
-}
-
 // await returns what to lease and what to give back as soon as there is
 // something of either, or false when ctx has ended.
 func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
@@ -236,9 +242,6 @@ func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
 		s.mu.Lock()
 		s.reap(now)
 		n, back = s.wants(now), s.back
-		if n > 0 && s.eager && false {
-			n = s.stretch(now, n)
-		}
 		reap := time.Duration(-1)
 		if len(s.tokens) > 0 {
 			reap = s.tokens[0].until.Sub(now) + time.Millisecond

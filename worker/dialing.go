@@ -67,8 +67,20 @@ func (l *lane) pool(ctx, stop context.Context) error {
 	return err
 }
 
-// admit waits for the permission to dial.
+// admit waits until a connection is needed and permitted.
 func (l *lane) admit(ctx context.Context) (smtp.Lease, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	l.stopAsking = cancel
+	l.mu.Unlock()
+	if err := l.awaitNeed(ctx); err != nil {
+		return nil, err
+	}
+	// What waits for this connection must not wait beyond its time: it goes back then.
+	if left, expires := l.feed.expiresIn(); expires {
+		defer time.AfterFunc(max(left, time.Second), cancel).Stop()
+	}
 	told := time.AfterFunc(budgetPatience, func() {
 		l.log.Info("waiting until limits.connections, or the pause after a refused one, allows one more connection; mail goes on over those that are open")
 	})
@@ -77,8 +89,8 @@ func (l *lane) admit(ctx context.Context) (smtp.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.lease, l.dialAt = lease, time.Now()
-	return lease, nil
+	l.lease, l.dialAt = l.keep(lease), time.Now()
+	return l.lease, nil
 }
 
 // ended hears how long a connection lasted, from which the limit of messages on one
@@ -111,7 +123,7 @@ func (l *lane) dial(ctx context.Context) (*smtp.Conn, error) {
 // goroutine, after admit and dial.
 func (l *lane) dialled(err error) {
 	if err == nil {
-		l.lease.Greeted()
+		l.lease.greets()
 		l.budget.Note(throttle.Event{Class: l.class(), Kind: throttle.Greeted, Took: time.Since(l.dialAt)})
 		l.connected()
 		if l.told != "" {

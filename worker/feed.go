@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
@@ -46,6 +47,7 @@ type feed struct {
 	mu      sync.Mutex
 	works   []*work
 	stopped bool
+	closed  bool             // blocks are left to others for now
 	refused []throttle.Class // without budget at this turn; memory of pick
 	last    string           // campaign of the work added or asked for last
 	wake    chan struct{}    // closed and replaced when work arrives
@@ -58,7 +60,7 @@ func (f *feed) add(c *queue.Claim, p *templates.Program, suppressed map[int]stri
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.withhold(w, suppressed)
-	w.stopped = f.stopped
+	w.stopped = f.stopped || f.closed
 	f.last = c.Campaign.ID
 	f.works = append(f.works, w)
 	f.finish(w)
@@ -107,6 +109,29 @@ func (f *feed) stop() {
 	defer f.mu.Unlock()
 	f.stopped = true
 	f.endWorks(func(*work) bool { return true })
+}
+
+// open says whether blocks are taken at this time. When it ends, those at hand end too.
+func (f *feed) open(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed = !on; f.closed {
+		f.endWorks(func(*work) bool { return true })
+	}
+}
+
+// busy reports whether blocks are at hand, or messages of them under way.
+func (f *feed) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.works) > 0
+}
+
+// arrival is closed when work arrives.
+func (f *feed) arrival() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wake
 }
 
 // stopCampaign ends the taking of a campaign's recipients, before the hold that is
@@ -310,6 +335,7 @@ func (f *feed) wasRefused(c throttle.Class) bool {
 // render makes the mail of a recipient that was taken.
 func (f *feed) render(t *sending) error {
 	c, i := t.work.claim, t.index
+	fault.HereFor("worker.render", c.Block.Emails[i])
 	t.buf = f.bufs.Get().(*[]byte)
 	id := templates.MessageID(c.Campaign.ID, c.Block.Lines[i], t.work.program.MessageIDDomain())
 	content, err := t.work.program.Render((*t.buf)[:0], templates.Recipient{

@@ -38,29 +38,40 @@ func (s *Stream) judgeDial(err error) verdict.Verdict {
 // limits from it, to the counters that hold a campaign which goes wrong, to the
 // suppression list. It is called from the connections and must not block.
 func (l *lane) hear(h heard) {
-	v := h.verdict
 	switch h.result.Kind {
 	case smtp.Accepted:
 		l.budget.Note(throttle.Event{Class: h.class, Kind: throttle.Accepted})
 	case smtp.Refused:
-		kind := throttle.Accepted
-		switch {
-		case v.Action != verdict.ThrottleConnection:
-		case v.Reach == verdict.Destination:
-			kind = throttle.ThrottledGroup
-		default:
-			kind = throttle.Throttled
-		}
-		l.budget.Note(throttle.Event{Class: h.class, Kind: kind})
+		l.budget.Note(throttle.Event{Class: h.class, Kind: pace(h)})
 		l.refused(h)
 	case smtp.Unsent:
-		if pauses(v) {
+		if kind := pace(h); kind != throttle.Accepted {
+			l.budget.Note(throttle.Event{Class: h.class, Kind: kind})
+		}
+		if pauses(h.verdict) {
 			l.refused(h)
 		}
 	}
 	if kind, counts := tallied(h); counts {
-		l.member.Result(h.campaign, h.class.Group, kind, replyOf(h.result).String())
+		group := h.class.Group
+		if kind == queue.ResultBlocked && h.verdict.Reach != verdict.Destination {
+			group = "" // said of the mail or its sender: the campaign is what to stop
+		}
+		l.member.Result(h.campaign, group, kind, replyOf(h.result).String())
 	}
+}
+
+// pace is what a refusal says about how fast we are. Before RCPT the relay knows of no
+// destination, so what it says there is said to the account.
+func pace(h heard) throttle.Kind {
+	v, far := h.verdict, h.verdict.Reach == verdict.Destination
+	switch {
+	case v.Action != verdict.ThrottleConnection && !(v.Action == verdict.RetrySlow && far):
+		return throttle.Accepted
+	case far && h.result.Stage != smtp.StageMail:
+		return throttle.ThrottledGroup
+	}
+	return throttle.Throttled
 }
 
 // tallied is how a result counts for the breakers, if it does.
@@ -100,9 +111,12 @@ func (l *lane) refused(h heard) {
 		l.feed.stopCampaign(h.campaign.ID)
 		why := fmt.Sprintf("the relay refuses its mail at %s: %s", h.result.Stage, v.Why)
 		c := h.campaign
-		l.log.Error("campaign held", "campaign", c.Name, "why", why)
 		l.errands.ask("hold "+c.ID, func(ctx context.Context) error {
-			return l.conf.Queue.HoldCampaign(ctx, c, why, reply.String())
+			if err := l.conf.Queue.HoldCampaign(ctx, c, why, reply.String()); err != nil {
+				return err
+			}
+			l.log.Error("campaign held", "campaign", c.Name, "why", why) // once, however many connections heard it
+			return nil
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/internal/queue"
 	"github.com/sluicemail/sluice/internal/smtp"
@@ -23,42 +24,43 @@ type lane struct {
 	sc     Stream
 	member *queue.Member
 	budget *throttle.Budget
-	logins *logins
-	feed   *feed
-	log    *slog.Logger
+	shared
+	feed *feed
+	log  *slog.Logger
 
 	errands *errands
 	halts   chan *halted // capacity 1: the relay wants no more of this login
 
 	// Used by the pool's one dialling goroutine, or between two pools.
 	dialConf smtp.DialConfig
-	login    string          // fingerprint of the credentials in dialConf
-	lease    *throttle.Lease // of the dial under way
-	dialAt   time.Time       // when that began
-	size     int64           // SIZE that was noted last
-	told     string          // why no connection could be had, as was logged last
+	login    string    // fingerprint of the credentials in dialConf
+	lease    *held     // of the dial under way
+	dialAt   time.Time // when that began
+	size     int64     // SIZE that was noted last
+	told     string    // why no connection could be had, as was logged last
 
-	mu        sync.Mutex
-	programs  map[string]*templates.Program // of the campaigns being sent, by id
-	strangers map[string]bool               // campaigns for another relay that were told of
-	opened    map[string]int                // connections opened and not yet counted, by campaign
-	barred    []suppress.Entry              // to be put onto the suppression list
-	handlers  sync.WaitGroup
-	draining  bool // no handler may begin any more
+	mu         sync.Mutex
+	programs   map[string]*templates.Program // of the campaigns being sent, by id
+	strangers  map[string]bool               // campaigns for another relay that were told of
+	opened     map[string]int                // connections opened and not yet counted, by campaign
+	barred     []suppress.Entry              // to be put onto the suppression list
+	leases     []*held                       // of connections open or being opened
+	taking     bool                          // jobs
+	stopAsking func()                        // ends a wait for a connection
 }
 
-func newLane(c Config, s mail.Stream, m *queue.Member, b *throttle.Budget, in *logins) *lane {
+func newLane(c Config, s mail.Stream, m *queue.Member, b *throttle.Budget, sh shared) *lane {
 	sc := c.Streams[s]
 	if c.Group == nil {
 		c.Group = func(string) string { return "" }
 	}
 	l := &lane{
-		conf: c, stream: s, sc: sc, member: m, budget: b, logins: in, log: c.Log.With("stream", string(s)),
+		conf: c, stream: s, sc: sc, member: m, budget: b, shared: sh, log: c.Log.With("stream", string(s)),
 		halts: make(chan *halted, 1), programs: map[string]*templates.Program{},
 		opened: map[string]int{}, strangers: map[string]bool{},
 		dialConf: sc.Dial, login: sc.Login,
 	}
-	in.set(s, l.login)
+	l.logins.set(s, l.login)
 	m.UseLogin(s, l.login)
 	l.errands = newErrands(l.log)
 	l.feed = &feed{
@@ -90,33 +92,19 @@ func (l *lane) run(ctx, stop context.Context) {
 		l.log.Warn("a hold on the login was not lifted", "err", err)
 	}
 	l.forgive(ctx)
-	jobs, err := l.conf.Queue.Listen(l.stream, l.blocks(), func(campaign string, block int) { l.handle(stop, campaign, block) })
-	if err != nil {
-		l.log.Error("no jobs can be taken", "err", err)
-		return
-	}
-	drain := func() {
-		l.mu.Lock()
-		l.draining = true
-		l.mu.Unlock()
-		l.feed.stop()
-		jobs.StopTaking()
-	}
-	defer context.AfterFunc(ctx, drain)()
-	var pumping sync.WaitGroup
+	defer context.AfterFunc(ctx, l.feed.stop)()
+	var pumping, taking sync.WaitGroup
 	pumping.Go(func() { l.pumpLoop(ctx) })
 	pumping.Go(func() { l.watchSuppressed(ctx) })
+	pumping.Go(func() { l.trim(ctx) })
 	running, end := context.WithCancel(stop)
 	pumping.Go(func() { l.errands.run(running) })
+	taking.Go(func() { l.takeJobs(ctx, stop) })
 	l.connect(ctx, stop)
-	drain()
-	l.handlers.Wait()
+	taking.Wait()
 	end()
 	pumping.Wait()
 	l.countConnections(stop)
-	if err := jobs.Close(); err != nil {
-		l.log.Debug("closing the job server", "err", err)
-	}
 }
 
 // pumpLoop keeps the short queue of jobs filled.
@@ -143,15 +131,6 @@ func (l *lane) pump(ctx context.Context) {
 // handle works on one block: claim, feed, settle. It returns when this worker is
 // done with the block, whatever became of it.
 func (l *lane) handle(ctx context.Context, campaign string, block int) {
-	l.mu.Lock()
-	if l.draining {
-		l.mu.Unlock()
-		return // the reconciler finds the job gone and makes it again
-	}
-	l.handlers.Add(1)
-	l.mu.Unlock()
-	defer l.handlers.Done()
-
 	c, err := l.member.Claim(ctx, l.stream, campaign, block)
 	if err != nil {
 		if errors.Is(err, queue.ErrLoginHeld) {
@@ -161,6 +140,7 @@ func (l *lane) handle(ctx context.Context, campaign string, block int) {
 		}
 		return
 	}
+	fault.Here("worker.claimed")
 	if c.Cancelled { // to be marked by whoever comes first
 		l.cancel(c)
 	} else if want := c.Campaign.Relay; want != "" && l.conf.Relay != "" && want != l.conf.Relay {
@@ -194,6 +174,7 @@ func (l *lane) send(ctx context.Context, c *queue.Claim, p *templates.Program) {
 		return
 	}
 	l.settle(ctx, c)
+	fault.Here("worker.settled")
 	l.pump(ctx)
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/sluicemail/sluice/internal/mail"
@@ -64,10 +65,16 @@ func (t *sending) Done(r smtp.Result) {
 	case smtp.Invalid:
 		l.Decide(t.work.claim, t.index, mail.Rejected, mail.Reply{Text: errText("not sendable", r.Err)})
 	default: // smtp.Unsent
-		if r.Reply.Code >= 400 {
+		again := false
+		if t.answered(r) {
 			h.verdict = f.conf.judge(r)
 		}
-		if t.unsent(r) {
+		if r.Stage != smtp.StageMail && (pauses(h.verdict) || h.verdict.Action == verdict.RetrySlow) {
+			again = t.refused(h) // the connection went, but this is about the recipient
+		} else {
+			again = t.unsent(r)
+		}
+		if again {
 			f.heard(h)
 			return
 		}
@@ -78,6 +85,13 @@ func (t *sending) Done(r smtp.Result) {
 
 func replyOf(r smtp.Result) mail.Reply {
 	return mail.Reply{Code: r.Reply.Code, Enhanced: r.Reply.Enhanced, Text: r.Reply.Text}
+}
+
+// answered reports whether an unsent message has a reply (421) in the place of its own,
+// rather than one to the message before it, or to the dial that it waited for.
+func (t *sending) answered(r smtp.Result) bool {
+	var e *smtp.Error
+	return t.intent != nil && r.Reply.Code >= 400 && errors.As(r.Err, &e) && e.Stage == r.Stage
 }
 
 // refused does for the recipient what the verdict says, and reports whether it went
@@ -119,15 +133,19 @@ func (t *sending) givenUp(attempt int, due int64) string {
 }
 
 // notAboutThisMail reports whether a refusal says nothing of the message or its
-// recipient: the relay wants us slower, or refused before it knew either.
+// recipient: the relay wants us slower, or refused before it knew either. At DATA it
+// knows the recipient, so what is said of a destination there is said as at RCPT.
 func notAboutThisMail(stage smtp.Stage, v verdict.Verdict) bool {
 	switch {
 	case v.Action == verdict.ThrottleConnection:
 		return true
 	case !pauses(v):
 		return false
+	case stage == smtp.StageData:
+		return v.Reach == verdict.Login || v.Reach == verdict.Relay || v.Reach == verdict.Connection ||
+			v.Reach == verdict.Campaign && v.Action == verdict.PauseConfig
 	}
-	return stage == smtp.StageMail || stage == smtp.StageData
+	return stage == smtp.StageMail
 }
 
 // due is when the next attempt after the given one is made, in ms. It is never after

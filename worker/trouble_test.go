@@ -95,7 +95,7 @@ func TestStaleRefusal(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var keep sync.WaitGroup
 	keep.Go(func() { _ = budget.Run(ctx) })
-	l := newLane(b.conf, mail.Ad, m, budget, in)
+	l := newLane(b.conf, mail.Ad, m, budget, shared{in, newFleet(m.Nonce(), budget.Usage)})
 	l.halts <- &halted{why: "530"}
 	ended := make(chan error, 1)
 	go func() { ended <- l.pool(ctx, t.Context()) }()

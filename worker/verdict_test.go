@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,9 +36,9 @@ type fate struct {
 func sent() fate                      { return fate{outcome: mail.Accepted, attempts: 1} }
 func sentHearing(event string) fate   { return fate{outcome: mail.Accepted, attempts: 1, event: event} }
 func refused() fate                   { return fate{outcome: mail.Rejected, attempts: 1} }
-func suppressedFate() fate            { return fate{outcome: mail.Rejected, attempts: 1, listed: true} }
+func listedAs() fate                  { return fate{outcome: mail.Rejected, attempts: 1, listed: true} }
 func deferred(due string) fate        { return fate{outcome: mail.Deferred, attempts: 1, due: due} }
-func held(by string) fate             { return fate{outcome: mail.Pending, hold: by} }
+func heldBy(by string) fate           { return fate{outcome: mail.Pending, hold: by} }
 func slowed(event string) (f fate)    { f = deferred("slow"); f.event = event; return f }
 func waited(d time.Duration) (f fate) { f = deferred("slow"); f.wait = d; return f }
 
@@ -58,25 +59,25 @@ func verdictCases() []verdictCase {
 	return []verdictCase{
 		{relay.Connect, verdict.Retry, "451 4.3.2 System not accepting network messages", 1, sent()},
 		{relay.Connect, verdict.ThrottleConnection, "421 4.7.0 Too many connections from your host", 1, sentHearing("crowded")},
-		{relay.Connect, verdict.PauseConfig, "521 5.3.2 This server takes no mail", 0, held("login")},
-		{relay.Connect, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, held("login")},
+		{relay.Connect, verdict.PauseConfig, "521 5.3.2 This server takes no mail", 0, heldBy("login")},
+		{relay.Connect, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, heldBy("login")},
 		{relay.Ehlo, verdict.Retry, "451 4.3.0 Temporary system problem", 1, sent()},
 		{relay.Ehlo, verdict.ThrottleConnection, "421 4.7.0 Too many connections from your host", 1, sentHearing("crowded")},
-		{relay.Ehlo, verdict.PauseConfig, "550 5.7.1 Helo command rejected: need fully-qualified hostname", 0, held("login")},
-		{relay.Ehlo, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, held("login")},
+		{relay.Ehlo, verdict.PauseConfig, "550 5.7.1 Helo command rejected: need fully-qualified hostname", 0, heldBy("login")},
+		{relay.Ehlo, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, heldBy("login")},
 		{relay.Auth, verdict.Retry, "454 4.7.0 Temporary authentication failure", 1, sent()},
 		{relay.Auth, verdict.ThrottleConnection, "421 4.7.0 Too many login attempts", 1, sentHearing("crowded")},
-		{relay.Auth, verdict.PauseConfig, "535 5.7.8 Authentication failed", 0, held("login")},
-		{relay.Auth, verdict.PauseBlocked, "535 5.7.0 Account suspended", 0, held("login")},
+		{relay.Auth, verdict.PauseConfig, "535 5.7.8 Authentication failed", 0, heldBy("login")},
+		{relay.Auth, verdict.PauseBlocked, "535 5.7.0 Account suspended", 0, heldBy("login")},
 
 		{relay.Mail, verdict.Retry, "451 4.3.0 Temporary system problem", 0, deferred("normal")},
 		{relay.Mail, verdict.RetrySlow, "452 4.7.1 Rate limit exceeded", 0, slowed("account")},
 		{relay.Mail, verdict.ThrottleConnection, "450 4.7.1 " + rate, 1, sentHearing("account")},
 		{relay.Mail, verdict.ThrottleConnection, "421 4.7.1 " + rate, 1, sentHearing("account")},
 		{relay.Mail, verdict.Fail, "552 5.3.4 Message size exceeds the limit", 0, refused()},
-		{relay.Mail, verdict.PauseConfig, "530 5.7.0 Authentication required", 0, held("login")},
-		{relay.Mail, verdict.PauseConfig, "550 5.7.1 Sender address rejected: domain not verified", 0, held("campaign")},
-		{relay.Mail, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, held("login")},
+		{relay.Mail, verdict.PauseConfig, "530 5.7.0 Authentication required", 0, heldBy("login")},
+		{relay.Mail, verdict.PauseConfig, "550 5.7.1 Sender address rejected: domain not verified", 0, heldBy("campaign")},
+		{relay.Mail, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, heldBy("login")},
 
 		{relay.Rcpt, verdict.Retry, "451 4.3.0 Temporary system problem", 0, deferred("normal")},
 		{relay.Rcpt, verdict.RetrySlow, "452 4.2.2 Mailbox full", 0, deferred("slow")},
@@ -84,7 +85,7 @@ func verdictCases() []verdictCase {
 		{relay.Rcpt, verdict.RetrySlow, "450 4.7.1 Rate limit exceeded", 0, slowed("group")},
 		{relay.Rcpt, verdict.ThrottleConnection, "450 4.7.1 " + rate, 1, sentHearing("account")},
 		{relay.Rcpt, verdict.ThrottleConnection, "421 4.7.1 " + rate, 1, sentHearing("account")},
-		{relay.Rcpt, verdict.Suppress, "550 5.1.1 No such user", 0, suppressedFate()},
+		{relay.Rcpt, verdict.Suppress, "550 5.1.1 No such user", 0, listedAs()},
 		{relay.Rcpt, verdict.Fail, "552 5.2.2 Mailbox full", 0, refused()},
 		{relay.Rcpt, verdict.PauseConfig, spf, 0, refused()},
 		{relay.Rcpt, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, refused()},
@@ -94,20 +95,21 @@ func verdictCases() []verdictCase {
 		{relay.Data, verdict.Retry, "451 4.3.0 Temporary system problem", 0, deferred("normal")},
 		{relay.Data, verdict.RetrySlow, "450 4.7.1 Rate limit exceeded", 0, slowed("group")},
 		{relay.Data, verdict.ThrottleConnection, "454 Throttling failure: Maximum sending rate exceeded", 1, sentHearing("account")},
-		{relay.Data, verdict.Suppress, "550 5.1.1 No such user", 0, suppressedFate()},
+		{relay.Data, verdict.Suppress, "550 5.1.1 No such user", 0, listedAs()},
 		{relay.Data, verdict.Fail, "552 5.2.2 Mailbox full", 0, refused()},
-		{relay.Data, verdict.PauseConfig, spf, 0, held("campaign")},
-		{relay.Data, verdict.PauseConfig, "530 5.7.0 Authentication required", 0, held("login")},
-		{relay.Data, verdict.PauseBlocked, "550 5.7.0 Sending is suspended for this account", 0, held("login")},
+		{relay.Data, verdict.PauseConfig, spf, 0, heldBy("campaign")},
+		{relay.Data, verdict.PauseConfig, "530 5.7.0 Authentication required", 0, heldBy("login")},
+		{relay.Data, verdict.PauseBlocked, "550 5.7.0 Sending is suspended for this account", 0, heldBy("login")},
 		{relay.Data, verdict.PauseBlocked, "554 5.7.1 " + listed, 0, refused()},
 
 		{relay.EOD, verdict.Retry, "451 4.3.0 Temporary system problem", 0, deferred("normal")},
 		{relay.EOD, verdict.RetrySlow, "421 4.7.28 Unusual rate of unsolicited mail", 0, slowed("group")},
 		{relay.EOD, verdict.ThrottleConnection, "450 4.7.1 " + rate, 1, sentHearing("account")},
-		{relay.EOD, verdict.Suppress, "550 5.1.1 No such user", 0, suppressedFate()},
+		{relay.EOD, verdict.Suppress, "550 5.1.1 No such user", 0, listedAs()},
 		{relay.EOD, verdict.Fail, "552 5.2.2 Mailbox full", 0, refused()},
 		{relay.EOD, verdict.PauseConfig, "550 5.7.26 This mail is unauthenticated: SPF and DKIM did not pass", 0, refused()},
 		{relay.EOD, verdict.PauseBlocked, "550 5.7.1 This message is likely spam", 0, refused()},
+		{relay.EOD, verdict.PauseBlocked, "421 4.7.1 " + listed, 0, deferred("slow")},
 	}
 }
 
@@ -135,7 +137,7 @@ func (tc verdictCase) run(t *testing.T) {
 	b := newVerdictBench(t, rule)
 	tc.checkAction(t, b.conf.Streams[mail.Ad])
 	b.start()
-	c := b.send(mail.Ad, append(people(20), target)...)
+	c := b.send(mail.Ad, slices.Insert(people(20), 10, target)...)
 	b.settledBut(c, tc.want, aboutMail)
 
 	r := b.row(c, target)
@@ -219,7 +221,7 @@ func (b verdictBench) settledBut(c *queue.Campaign, f fate, aboutMail bool) {
 	})
 	b.eventually("the budget has heard", func() bool {
 		seen := b.seen()
-		return seen["p"]+seen["t"] >= 21
+		return seen["p"]+seen["t"] >= 20 && (f.event == "" || seen[eventField(f.event)] > 0)
 	})
 }
 
@@ -274,11 +276,16 @@ func (b verdictBench) seen() map[string]int {
 	return out
 }
 
+// eventField is where the budget counts an event.
+func eventField(event string) string {
+	return map[string]string{"account": "t", "group": "t:naver", "crowded": "c"}[event]
+}
+
 func (b verdictBench) checkEvents(want string) {
 	b.t.Helper()
 	seen := b.seen()
-	for event, field := range map[string]string{"account": "t", "group": "t:naver", "crowded": "c"} {
-		if got := seen[field] > 0; got != (event == want) {
+	for _, event := range []string{"account", "group", "crowded"} {
+		if got := seen[eventField(event)] > 0; got != (event == want) {
 			b.t.Errorf("the budget heard %v, want %q", seen, want)
 		}
 	}
@@ -302,5 +309,47 @@ func (b verdictBench) goesOn(c *queue.Campaign) {
 	}
 	if r := b.row(c, target); r.Attempts != 1 {
 		b.t.Errorf("after the hold: %d attempts", r.Attempts)
+	}
+}
+
+// A block is a vote: three recipients' replies hold what the verdict reaches, the
+// destination group or, where there is none, the campaign; and nothing beyond it.
+func TestBlocksAreVotes(t *testing.T) {
+	t.Parallel()
+	const listed, spam = "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org", "550 5.7.1 This message is likely spam"
+	for name, tc := range map[string]struct {
+		rule  relay.Rule
+		holds string
+	}{
+		"group":                {relay.Rule{Stage: relay.Rcpt, To: "v*@naver.example", Reply: listed}, "@naver"},
+		"group, at DATA":       {relay.Rule{Stage: relay.Data, To: "v*@naver.example", Reply: listed}, "@naver"},
+		"group, hanging up":    {relay.Rule{Stage: relay.Rcpt, To: "v*@naver.example", Reply: "421" + listed[3:]}, "@naver"},
+		"no group":             {relay.Rule{Stage: relay.Rcpt, To: "v*@else.example", Reply: listed}, "campaign"},
+		"the mail, in a group": {relay.Rule{Stage: relay.EOD, To: "v*@naver.example", Reply: spam}, "campaign"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newVerdictBench(t, tc.rule)
+			b.start()
+			voters := func(n int) []string {
+				_, domain, _ := strings.Cut(tc.rule.To, "@")
+				var all []string
+				for i := range n {
+					all = append(all, fmt.Sprintf("v%d@%s", i, domain))
+				}
+				return append(all, people(50)...)
+			}
+			two := b.send(mail.Ad, voters(2)...)
+			b.eventually("two have voted", func() bool { return b.summary(two).Outcomes[mail.Pending] == 0 })
+			if h := b.holds(two); h != "" {
+				t.Fatalf("two votes hold %s", h)
+			}
+			b.rdb.Del(t.Context(), "sluice:{s:ad}:results:@naver") // each turn by itself
+			three := b.send(mail.Ad, voters(3)...)
+			b.eventually("three have voted", func() bool { return b.holds(three) != "" })
+			if h := b.holds(three); h != tc.holds {
+				t.Errorf("three votes hold %s, want %s", h, tc.holds)
+			}
+		})
 	}
 }

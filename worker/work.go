@@ -187,6 +187,23 @@ func (f *feed) expire(w *work) {
 	})
 }
 
+// expiresIn is how long it takes until the first of those at hand can be too old; false
+// where none can.
+func (f *feed) expiresIn() (left time.Duration, expires bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conf.TTL == 0 {
+		return 0, false
+	}
+	now := time.UnixMilli(f.ledger.Now())
+	for _, w := range f.works {
+		if d := f.expiry(w.claim, -1).Sub(now); !expires || d < left {
+			left, expires = d, true
+		}
+	}
+	return left, expires
+}
+
 // expiry is when recipient i of a claim is too old to be sent to; -1: the first of
 // them can be.
 func (f *feed) expiry(c *queue.Claim, i int) time.Time { return f.born(c, i).Add(f.conf.TTL) }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -74,27 +76,9 @@ func Run(ctx, force context.Context, c Config) error {
 // incarnation works as one member of the ledger, until ctx ends or it is fenced.
 func (c Config) incarnation(ctx, force context.Context) (err error) {
 	var budget *throttle.Budget
-	m, err := c.Queue.Join(ctx, queue.Hooks{
-		TakenOver: func(ctx context.Context, nonce string, gone bool) {
-			if !gone {
-				c.Log.Warn("a worker that does not answer may still have its connections open; they stay counted until it is back, or for a minute", "worker", nonce)
-				return
-			}
-			if _, err := budget.ReleaseOwner(ctx, nonce); err != nil {
-				c.Log.Warn("connection leases of a dead worker not given back, they lapse by themselves", "err", err)
-			}
-		},
-		Restarted: func(ctx context.Context) {
-			if err := budget.AssumeFull(ctx); err != nil {
-				c.Log.Warn("budget after redis restarted", "err", err)
-			}
-		},
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop before there was anything to stop
-		}
-		return fmt.Errorf("join: %w", err)
+	m, err := c.join(ctx, func() *throttle.Budget { return budget })
+	if err != nil || m == nil {
+		return err
 	}
 	in := &logins{of: map[string]string{}}
 	if budget, err = c.Budget(m.Nonce(), in.get); err != nil {
@@ -115,10 +99,12 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 	})
 	keep.Go(func() { _ = budget.Run(stop) }) // ends with stop, by its contract without error
 	go leaveWhenFenced(ctx, m, leave)
+	sh := shared{in, newFleet(m.Nonce(), budget.Usage)}
+	keep.Go(func() { sh.fleet.run(ctx) })
 
 	var lanes sync.WaitGroup
 	for s := range c.Streams {
-		l := newLane(c, s, m, budget, in)
+		l := newLane(c, s, m, budget, sh)
 		lanes.Go(func() { l.run(ctx, stop) })
 	}
 	lanes.Wait()
@@ -130,6 +116,43 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 		c.Log.Warn("could not sign off; others will find out", "err", err)
 	}
 	return m.Err()
+}
+
+// join becomes a member, however long Redis takes for it; nil without an error means that
+// ctx ended first. budget is asked for when something has happened to the fleet.
+func (c Config) join(ctx context.Context, budget func() *throttle.Budget) (*queue.Member, error) {
+	hooks := queue.Hooks{
+		TakenOver: func(ctx context.Context, nonce string, gone bool) {
+			if !gone {
+				c.Log.Warn("a worker that does not answer may still have its connections open; they stay counted until it is back, or for a minute", "worker", nonce)
+				return
+			}
+			if _, err := budget().ReleaseOwner(ctx, nonce); err != nil {
+				c.Log.Warn("connection leases of a dead worker not given back, they lapse by themselves", "err", err)
+			}
+		},
+		Restarted: func(ctx context.Context) {
+			if err := budget().AssumeFull(ctx); err != nil {
+				c.Log.Warn("budget after redis restarted", "err", err)
+			}
+		},
+	}
+	for {
+		m, err := c.Queue.Join(ctx, hooks)
+		var network net.Error
+		switch {
+		case err == nil:
+			return m, nil
+		case ctx.Err() != nil:
+			return nil, nil //nolint:nilnil // told to stop before there was anything to stop
+		case !errors.Is(err, io.EOF) && !errors.As(err, &network): // no repeat mends that
+			return nil, fmt.Errorf("join: %w", err)
+		}
+		c.Log.Warn("could not join, trying again", "err", err)
+		if wait(ctx, time.Second) != nil {
+			return nil, nil //nolint:nilnil // as above
+		}
+	}
 }
 
 // leaveWhenFenced ends the incarnation once the member is declared dead.
@@ -145,6 +168,12 @@ func leaveWhenFenced(ctx context.Context, m *queue.Member, leave func()) {
 		case <-changed:
 		}
 	}
+}
+
+// shared is what the lanes of an incarnation have in common beside the budget.
+type shared struct {
+	logins *logins
+	fleet  *fleet
 }
 
 // logins are the fingerprints of the credentials in use, by stream.

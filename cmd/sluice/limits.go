@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluicemail/sluice/internal/config"
+	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/throttle"
 )
 
@@ -37,7 +38,8 @@ func (a *app) limitsCommand() *cobra.Command {
 		Long: `Forgets, for the whole fleet, what was learned of the relay: limits below the configured
 ones, relays that refused connections, and logins that were refused. The next connection is
 tried at once, and the rate begins at the configured limits again: a relay that is still
-short of patience will say so again.
+short of patience will say so again. What holds a stream, a login or a destination group is
+lifted as well: mend first what the relay complains of. Campaigns that are held stay so.
 
 What is used of the limits stays counted, warm-ups go on, and leases stay.`,
 		Args: noArguments,
@@ -259,12 +261,44 @@ func (a *app) resetLimits(ctx context.Context, yes, asJSON bool) error {
 		if err := b.Reset(ctx); err != nil {
 			return err
 		}
+		if err := a.liftHolds(ctx, cfg); err != nil {
+			return fmt.Errorf("the learned limits are forgotten; lift holds: %w", err)
+		}
 		if asJSON {
 			return writeJSON(a.out, map[string]any{"account": cfg.Relay.Account(), "reset": true})
 		}
 		_, err := fmt.Fprintf(a.out, "forgotten; the limits of the configuration hold\n")
 		return err
 	})
+}
+
+// liftHolds takes the holds off all streams, logins and destination groups, but not off
+// campaigns: each of those has a reason of its own, to be looked at by itself.
+func (a *app) liftHolds(ctx context.Context, cfg *config.Config) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	groups, err := cfg.Groups.Table()
+	if err != nil {
+		return usageError(err)
+	}
+	q, err := openQueue(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	for _, s := range mail.Streams() {
+		if err := q.LiftStream(ctx, s); err != nil {
+			return err
+		}
+		for _, g := range groups.Names() {
+			if err := q.LiftGroup(ctx, s, g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // confirm asks a question that only yes answers.

@@ -2,8 +2,11 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sluicemail/sluice/internal/redistest"
 )
@@ -46,5 +49,37 @@ func TestUnsafeRedisIsRefused(t *testing.T) {
 				t.Errorf("something was stored: %s %s", out, errs)
 			}
 		})
+	}
+}
+
+// A campaign leaves nothing in Redis when its retention is over: every key there is
+// afterwards is the program's or the job queue's own.
+func TestRetentionEnds(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	r := newRig(t, rigOptions{redis: srv.URL() + "\", retention: \"2s"})
+	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr()})
+	defer rdb.Close()
+	r.start("worker")
+	code, out, errs := r.run(t.Context(), r.send(r.list(700), "--wait", "--json")...)
+	if code != exitDone || lastJSON(t, out).Accepted != 700 {
+		t.Fatalf("%d %s %s", code, out, errs)
+	}
+	own := []string{"beat", "gen", "seen", "rec:", "retainer", "seq", "leader", "epoch", "held", "stamp", "results:@"} // of {w} and {s:STREAM}
+	var left []string
+	eventually(t, "all of it is removed", func() bool {
+		keys, err := rdb.Keys(t.Context(), "sluice:*").Result()
+		if err != nil {
+			return false
+		}
+		left = slices.DeleteFunc(keys, func(key string) bool {
+			_, part, tagged := strings.Cut(key, "}:")
+			return tagged && !strings.Contains(key, "{c:") && slices.ContainsFunc(own, func(p string) bool { return strings.HasPrefix(part, p) }) ||
+				strings.Contains(key, "{b:") || strings.Contains(key, "{u}") || key == "sluice:relays"
+		})
+		return len(left) == 0
+	})
+	if code, _, errs := r.run(t.Context(), "campaign", "show", "c1"); code == exitDone || !strings.Contains(errs, "no such campaign") {
+		t.Errorf("show: %d %s", code, errs)
 	}
 }

@@ -21,10 +21,10 @@ import (
 
 // relayFlags are the flags of `sluice relay`.
 type relayFlags struct {
-	listen, profile, script, caOut, truth string
-	roundTrip                             time.Duration
-	implicit, noTLS, noAuth               bool
-	json, messages, verbose, quiet        bool
+	listen, profile, script, caOut, truth, feedback string
+	roundTrip                                       time.Duration
+	implicit, noTLS, noAuth                         bool
+	json, messages, verbose, quiet                  bool
 }
 
 func (a *app) relayCommand() *cobra.Command {
@@ -49,6 +49,7 @@ func (a *app) relayCommand() *cobra.Command {
 	fl.BoolVar(&f.noAuth, "no-auth", false, "take mail without a login")
 	fl.StringVar(&f.caOut, "ca-out", "", "write the CA of the relay's certificate to `FILE` (PEM), for relay.ca_file")
 	fl.StringVar(&f.truth, "truth", "", "append every accepted message to `FILE` (JSON Lines) before it is answered")
+	fl.StringVar(&f.feedback, "feedback", "", "with profile bounces: append what becomes of accepted mail to `FILE` (JSON Lines), for sluice feedback import")
 	fl.DurationVar(&f.roundTrip, "rtt", 0, "simulate a network with this round trip `TIME`")
 	fl.BoolVar(&f.verbose, "verbose", false, "show recipients in full")
 	fl.BoolVar(&f.quiet, "quiet", false, "no line for each message")
@@ -125,7 +126,7 @@ func (a *app) relayConfig(f relayFlags) (relay.Config, error) {
 		Addr: f.listen, Profile: f.profile, Implicit: f.implicit, NoTLS: f.noTLS,
 		// Without TLS there would be no way to log in.
 		AllowPlainAuth: f.noTLS, AuthOptional: f.noAuth,
-		RoundTrip: f.roundTrip, TruthFile: f.truth,
+		RoundTrip: f.roundTrip, TruthFile: f.truth, FeedbackFile: f.feedback,
 	}
 	var err error
 	if cfg.Log, err = a.logger(); err != nil {
@@ -134,6 +135,8 @@ func (a *app) relayConfig(f relayFlags) (relay.Config, error) {
 	switch {
 	case f.messages && !f.json:
 		return cfg, fmt.Errorf("--messages goes with --json")
+	case f.feedback != "" && f.profile != "bounces" && !strings.HasPrefix(f.profile, "bounces?"):
+		return cfg, fmt.Errorf("--feedback goes with --profile bounces: %s tells nothing afterwards", f.profile)
 	case f.implicit && f.noTLS:
 		return cfg, fmt.Errorf("--implicit-tls and --no-tls exclude each other")
 	}

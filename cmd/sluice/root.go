@@ -89,7 +89,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.logFormat, "log-format", "text", "log `FORMAT`: text or json")
 	f.StringVar(&a.logLevel, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
 	root.AddCommand(a.demoCommand(), a.sendCommand(), a.workerCommand(), a.campaignCommand())
-	root.AddCommand(a.suppressCommand(), a.planCommand(), a.limitsCommand(), a.verdictCommand())
+	root.AddCommand(a.suppressCommand(), a.feedbackCommand(), a.planCommand(), a.limitsCommand(), a.verdictCommand())
 	root.AddCommand(a.templateCommand(), a.relayCommand(), a.configCommand(), a.doctorCommand(), a.versionCommand())
 	addCompletion(root)
 	completeFlag(root, "log-format", completeWord("text", "json"))

@@ -34,6 +34,8 @@ type summaryJSON struct {
 	Held              string  `json:"held,omitempty"`
 	HeldSince         string  `json:"held_since,omitempty"`
 	Lift              string  `json:"lift,omitempty"`
+	Delivered         int     `json:"delivered,omitempty"` // of those accepted, by feedback; beside the identity
+	Bounced           int     `json:"bounced,omitempty"`
 	SetAside          int     `json:"set_aside,omitempty"` // recipients in blocks whose records do not decode
 
 	HeldExamples []string    `json:"held_examples,omitempty"`
@@ -80,6 +82,7 @@ func newSummaryJSON(s *queue.Summary, now time.Time) summaryJSON {
 		Cancelled: s.Count(mail.Cancelled), Resent: s.Resent, ConnectionsOpened: s.ConnectionsOpened,
 		Seconds: float64(s.Took(now).Milliseconds()) / 1000, State: s.State(now), Canary: newCanaryJSON(s.Canary),
 	}
+	j.Delivered, j.Bounced = s.Delivered, s.Bounced
 	for _, b := range s.Aside {
 		j.SetAside += b.Recipients
 	}
@@ -171,6 +174,9 @@ func (j summaryJSON) text() string {
 		if line.n > 0 || line.always {
 			fmt.Fprintf(&b, "  %-10s%8d  %s\n", line.name, line.n, line.note)
 		}
+	}
+	if j.Delivered+j.Bounced > 0 {
+		fmt.Fprintf(&b, "feedback    %d of those accepted were delivered, %d came back\n", j.Delivered, j.Bounced)
 	}
 	if j.Resent > 0 {
 		fmt.Fprintf(&b, "resent      %d  (sent again after an unknown; maybe_twice in the report)\n", j.Resent)

@@ -39,7 +39,13 @@ func connection(r config.Redis) (queue.Connection, error) {
 // queueOptions are how the configuration wants the queue.
 func queueOptions(cfg *config.Config, conn queue.Connection, log *slog.Logger) queue.Options {
 	b := breakers(cfg.Breakers)
-	return queue.Options{Connection: conn, Prefix: keyPrefix, Log: log, Breakers: &b}
+	kept := queue.Retention{After: cfg.Redis.Retention}
+	for _, s := range mail.Streams() {
+		if cfg.Streams.Of(s).OnUnknown == config.Resend {
+			kept.Resend = append(kept.Resend, s)
+		}
+	}
+	return queue.Options{Connection: conn, Prefix: keyPrefix, Log: log, Breakers: &b, Retention: kept}
 }
 
 // breakers translates the limits on outcomes.

@@ -13,21 +13,30 @@ import (
 )
 
 func (a *app) workerCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "worker",
+	var acceptRewind bool
+	cmd := &cobra.Command{
+		Use:   "worker [--accept-rewind]",
 		Short: "Drain the queues: claim blocks, send them through the relay, record what came of it",
 		Long: `Drain the queues of all streams. Run as many as you like, on as many machines: they
 share the limits of the configuration and take each other's work over.
 
 SIGINT or SIGTERM ends it cleanly: no new message is begun, replies that are due are
 awaited, outcomes stored, blocks given back. A second signal leaves at once; what had
-been sent without a reply then becomes unknown.`,
+been sent without a reply then becomes unknown.
+
+When Redis comes back with older data, as a restored backup, the workers that were there
+before notice it, and none sends anything, since what was sent meanwhile is not in that
+data. With --accept-rewind whoever is not done in it becomes unknown, in every campaign
+that had begun, and sending goes on: a stream with on_unknown: resend sends to them once
+more, counted in resent; with hold it is for campaign retry or settle to say.`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runWorker(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runWorker(cmd.Context(), acceptRewind) },
 	}
+	cmd.Flags().BoolVar(&acceptRewind, "accept-rewind", false, "go on with the older data that Redis came back with: whoever is not done in it becomes unknown")
+	return cmd
 }
 
-func (a *app) runWorker(ctx context.Context) error {
+func (a *app) runWorker(ctx context.Context, acceptRewind bool) error {
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return err
@@ -51,11 +60,11 @@ func (a *app) runWorker(ctx context.Context) error {
 		return err
 	}
 	defer q.Close()
-	return a.work(ctx, cfg, conn, q)
+	return a.work(ctx, cfg, conn, q, acceptRewind)
 }
 
 // work runs a worker on q until ctx ends.
-func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connection, q *queue.Queue) error {
+func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connection, q *queue.Queue, acceptRewind bool) error {
 	log, err := a.logger()
 	if err != nil {
 		return err
@@ -67,6 +76,17 @@ func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connectio
 	}
 	if err != nil {
 		return err
+	}
+	if acceptRewind {
+		unknown, err := q.AcceptRewind(ctx)
+		switch {
+		case errors.Is(err, queue.ErrNoRewind):
+			log.Warn("there is no rewind to accept", "why", err)
+		case err != nil:
+			return fmt.Errorf("accept the rewind: %w", err)
+		default:
+			log.Warn("older data accepted", "unknown", unknown)
+		}
 	}
 	rdb := conn.Client()
 	defer rdb.Close()

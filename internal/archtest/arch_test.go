@@ -19,30 +19,33 @@ import (
 // its code (not its tests) may import. A new package needs a line here.
 var mayImport = map[string][]string{
 	"internal/mail":        {},
-	"internal/smtp":        {},
+	"internal/fault":       {}, // does nothing but in the fault bench's build
+	"internal/smtp":        {"internal/fault"},
 	"internal/relay":       {},
 	"throttle":             {},
 	"internal/config":      {"internal/mail", "internal/destination"},
 	"internal/list":        {"internal/mail"},
-	"internal/queue":       {"internal/mail"},
+	"internal/queue":       {"internal/fault", "internal/mail"},
 	"internal/suppress":    {"internal/mail", "internal/list"},
 	"internal/verdict":     {},
 	"internal/destination": {},
+	"internal/feedback":    {"internal/mail", "internal/queue", "internal/suppress", "internal/verdict", "templates"},
 	"templates":            {"internal/mail"},
 	"internal/archtest":    {},
 	"internal/redistest":   {}, // imported by tests only, which is why no line lists it
 	"deployments":          {}, // tests only: it holds files for other programs
 
-	"internal/doctor":  {"internal/config", "internal/mail"},
-	"internal/interop": {}, // tests only, against other people's servers
+	"internal/doctor":    {"internal/config", "internal/mail"},
+	"internal/interop":   {}, // tests only, against other people's servers
+	"internal/faulttest": {}, // tests only, of the whole program
 
 	// The two that put the others to use.
 	"producer": {"internal/mail", "internal/list", "internal/queue", "internal/suppress", "templates"},
-	"worker": {"internal/mail", "internal/queue", "internal/smtp", "internal/suppress", "internal/verdict",
+	"worker": {"internal/fault", "internal/mail", "internal/queue", "internal/smtp", "internal/suppress", "internal/verdict",
 		"templates", "throttle"},
 
 	"cmd/sluice": {"internal/mail", "internal/config", "internal/doctor", "internal/list", "internal/queue", "internal/relay",
-		"internal/destination", "internal/smtp", "internal/suppress", "internal/verdict", "producer", "templates", "throttle", "worker"},
+		"internal/destination", "internal/feedback", "internal/smtp", "internal/suppress", "internal/verdict", "producer", "templates", "throttle", "worker"},
 
 	// A program too: it wires the parts for measuring, beside what they are measured against.
 	"bench": {"internal/mail", "internal/queue", "internal/relay", "internal/smtp", "internal/suppress", "internal/verdict", "producer", "templates", "throttle", "worker"},

@@ -65,6 +65,8 @@ func (m *Member) unreadable(ctx context.Context, c *Claim, why error) error {
 			return err
 		}
 		why = errAside
+	case errors.Is(why, ErrNoCampaign): // its retention is over, or redis has lost it
+		why = fmt.Errorf("%w: %w", ErrNotClaimed, why)
 	default:
 		return why
 	}

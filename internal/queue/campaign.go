@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 )
 
@@ -108,7 +109,7 @@ func (q *Queue) campaign(ctx context.Context, id string) (*Campaign, error) {
 	if err != nil {
 		return nil, q.unreachable(err)
 	}
-	if len(m) == 0 {
+	if len(m) == 0 || m["state"] == goneState {
 		return nil, ErrNoCampaign
 	}
 	return decodeCampaign(id, m)
@@ -184,8 +185,11 @@ func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging
 	if err != nil {
 		return nil, fmt.Errorf("store campaign: %w", full(err))
 	}
-	if stood == "" {
+	switch stood {
+	case "":
 		return q.existing(ctx, c)
+	case goneState:
+		return nil, errGoing
 	}
 	if created, err = strconv.ParseInt(stood, 10, 64); err != nil {
 		return nil, fmt.Errorf("campaign %s: time of creation: %w", c.ID, errCorrupt)
@@ -196,6 +200,9 @@ func (q *Queue) Stage(ctx context.Context, c Campaign, program []byte) (*Staging
 	}
 	return &Staging{q: q, c: &c}, nil
 }
+
+// errGoing refuses a key while the campaign it was used for is being removed.
+var errGoing = fmt.Errorf("%w: the campaign of this key is just being removed, because its retention is over; send again in a minute", ErrConflict)
 
 // admit looks whether there is room for a campaign that is not stored yet.
 func (q *Queue) admit(ctx context.Context, c Campaign) error {
@@ -268,6 +275,7 @@ func (s *Staging) put(ctx context.Context, key string, n int, b *Block) error {
 	if err := s.makesRoom(ctx, len(data)); err != nil {
 		return fmt.Errorf("store block %d: %w", n, err)
 	}
+	fault.Here("queue.put")
 	ok, err := s.q.scripts.put.Run(ctx, s.q.rdb, []string{s.q.keys.meta(s.c.ID), key}, s.c.Digest, data).Int()
 	if err != nil {
 		return fmt.Errorf("store block %d: %w", n, full(err))
@@ -305,6 +313,7 @@ func (s *Staging) Commit(ctx context.Context, blocks, doors int, d Door) error {
 		return errOvertaken
 	}
 	c.Open = true
+	fault.Here("queue.committed")
 	return q.openCampaign(ctx, c)
 }
 

@@ -82,9 +82,12 @@ func (c *Claim) begins() error {
 }
 
 // DueAt returns when a recipient of the claim is due (ms, 0 = at once), if it is at
-// all: who comes after the canary is not, while that is out. resend is the policy for
-// unknown ones.
+// all: who comes after the canary is not, while that is out, nor in a probed block
+// anybody but one. resend is the policy for unknown ones.
 func (c *Claim) DueAt(index int, resend bool) (due int64, ok bool) {
+	if c.probing && index != c.only {
+		return 0, false
+	}
 	return c.dueAt(&c.Standings[index], index, resend)
 }
 

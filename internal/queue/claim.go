@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 )
 
@@ -26,6 +27,10 @@ type Claim struct {
 
 	canary    string      // recipients of a canary that was out when it was claimed, or ""
 	first     int         // so many of the block may be sent to
+	deaths    string      // of those who held it before, as stored, or ""
+	probing   bool        // only one recipient may be sent to; written under the member's lock
+	only      int         // which one
+	alone     bool        // and this process takes no other block meanwhile
 	lost      atomic.Bool // somebody else's newer claim stands: stop sending from it
 	unwritten []byte      // evidence not yet in a batch; under the member's lock
 }
@@ -46,7 +51,11 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 		return nil, err
 	}
 	id := blockID(campaign, n)
+	if m.rewound.Load() != nil {
+		return nil, fmt.Errorf("claim block %s: %w: redis came back with older data", id, ErrNotClaimed)
+	}
 	c, err := m.claim(ctx, s, campaign, n)
+	fault.Here("queue.claimed")
 	if err == nil {
 		if c.Block, c.Standings, err = m.q.load(ctx, campaign, n); err != nil {
 			err = m.unreadable(ctx, c, err)
@@ -54,6 +63,9 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 	}
 	if err == nil {
 		err = c.begins()
+	}
+	if err == nil {
+		err = m.suspect(ctx, c)
 	}
 	if err == nil {
 		err = m.q.rdb.SAdd(ctx, m.q.keys.live(campaign), n).Err()
@@ -87,9 +99,9 @@ func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n in
 		m.claims[id] = c
 	}
 	m.mu.Unlock()
-	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s), q.keys.canary(s)}
+	keys := []string{q.keys.queued(s), q.keys.claims(s), q.keys.epoch(s), q.keys.ready(s), q.keys.held(s), q.keys.canary(s), q.keys.deaths(s)}
 	res, err := q.scripts.claim.Run(ctx, q.rdb, keys, id, campaign, m.nonce, m.login(s)).StringSlice()
-	if err == nil && len(res) != 3 {
+	if err == nil && len(res) != 4 {
 		err = refusedClaim(res)
 	}
 	var epoch int64
@@ -102,7 +114,7 @@ func (m *Member) claim(ctx context.Context, s mail.Stream, campaign string, n in
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c.Epoch, c.Cancelled, c.canary = epoch, res[0] == "cancelled", res[2]
+	c.Epoch, c.Cancelled, c.canary, c.deaths = epoch, res[0] == "cancelled", res[2], res[3]
 	m.claims[id] = c
 	return c, nil
 }
@@ -150,7 +162,7 @@ func (m *Member) Settle(ctx context.Context, c *Claim, resend bool) error {
 // release gives up a claim, which stands as "epoch nonce".
 func (q *Queue) release(ctx context.Context, s mail.Stream, block, claim, due string) error {
 	campaign, _, _ := parseBlockID(block)
-	keys := []string{q.keys.claims(s), q.keys.ready(s), q.keys.touched(s), q.keys.held(s)}
+	keys := []string{q.keys.claims(s), q.keys.ready(s), q.keys.touched(s), q.keys.held(s), q.keys.deaths(s)}
 	return q.scripts.release.Run(ctx, q.rdb, keys, block, claim, due, campaign).Err()
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 )
 
@@ -61,6 +62,9 @@ func (m *Member) touch() {
 // Confirm waits until Redis holds the intent and still holds it now. Its error is
 // ErrFenced, ErrLost or ctx's.
 func (m *Member) Confirm(ctx context.Context, in *Intent) error {
+	if fault.Off("guard.intent") {
+		return nil
+	}
 	for {
 		m.mu.Lock()
 		switch {
@@ -213,6 +217,7 @@ func (m *Member) commit(ctx context.Context, b *batch, write func(context.Contex
 	}
 	m.done(b)
 	m.pending = nil
+	fault.Here("queue.stored")
 	return nil
 }
 
@@ -236,6 +241,7 @@ func (m *Member) write(ctx context.Context, b *batch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	fault.Here("queue.beforeStore")
 	pipe := m.rdb.Pipeline()
 	for _, w := range b.evidence {
 		pipe.Append(ctx, m.q.keys.log(w.campaign, w.block), string(w.data))
@@ -293,7 +299,7 @@ func (m *Member) nextGen() int64 {
 }
 
 func (m *Member) append(ctx context.Context, rdb *redis.Client, writes []pastWrite) error {
-	if len(writes) == 0 {
+	if len(writes) == 0 || fault.Off("guard.evidence") {
 		return nil
 	}
 	pipe := rdb.Pipeline()

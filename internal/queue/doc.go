@@ -23,6 +23,8 @@
 // which they obey, so that Pause returns when it is true. Breakers hold by themselves:
 // members tell what came of their mails, and one script adds it up for the fleet and
 // judges. The first of a campaign are its canary: the others wait for their results.
+// What becomes of mail after the relay has accepted it is noted by line, once, and told
+// to the same breakers.
 //
 // Keys carry cluster tags ({c:CAMPAIGN}, {s:STREAM}, {w}); no script crosses tags.
 package queue

@@ -56,7 +56,7 @@ type Heard struct {
 }
 
 // Feedback notes what became of accepted mails of a campaign, tells the breakers, and
-// returns when what they hold is held. Telling it again changes nothing. Hard bounces
+// returns when every worker obeys what they hold. Telling it again changes nothing. Hard bounces
 // and blocks are measured by all that was accepted, because they come in no order and
 // good news often not at all; blocks hold their group, too, when so many happened
 // within a time as Breakers.Blocks says. After an error some of it may be noted:
@@ -76,7 +76,25 @@ func (q *Queue) Feedback(ctx context.Context, c *Campaign, told []Told) (Heard, 
 		}
 		rest = rest[n:]
 	}
-	return h, q.judgeLate(ctx, c, &h, told)
+	if err := q.judgeLate(ctx, c, &h, told); err != nil || h.Campaign == nil && len(h.Groups) == 0 {
+		return h, err
+	}
+	return h, q.awaitHeld(ctx, c.Stream)
+}
+
+// awaitHeld waits until every worker obeys the holds that there are now. That one does
+// not yet is no error: it will with its next heartbeat.
+func (q *Queue) awaitHeld(ctx context.Context, s mail.Stream) error {
+	version, err := q.rdb.HGet(ctx, q.keys.held(s), versionField).Int64()
+	if err != nil {
+		return q.unreachable(err)
+	}
+	err = q.awaitSeen(ctx, s, version)
+	if errors.Is(err, ErrUnconfirmed) {
+		q.log.Warn("held because of feedback", "stream", string(s), "err", err)
+		return nil
+	}
+	return err
 }
 
 // worst sorts by line and leaves one entry a line.
@@ -280,26 +298,31 @@ func (q *Queue) forgetLate(ctx context.Context, c *Campaign) error {
 // readAtOnce is how many blocks Recipients asks for in one round trip.
 const readAtOnce = 32
 
-// Recipients calls f with the recipients of each block of a campaign, in order, until it
-// returns false. Blocks that do not decode are left out.
-func (q *Queue) Recipients(ctx context.Context, c *Campaign, f func(n int, b *Block) bool) error {
-	for from := 0; from < c.Blocks; from += readAtOnce {
+// Recipients calls f with the recipients of those blocks of a campaign, nil = all of
+// them, in that order, until it returns false. Blocks that do not decode are left out.
+func (q *Queue) Recipients(ctx context.Context, c *Campaign, blocks []int, f func(n int, b *Block) bool) error {
+	if blocks == nil {
+		for n := range c.Blocks {
+			blocks = append(blocks, n)
+		}
+	}
+	for part := range slices.Chunk(blocks, readAtOnce) {
 		pipe := q.rdb.Pipeline()
-		var reads []*redis.StringCmd
-		for n := from; n < min(from+readAtOnce, c.Blocks); n++ {
-			reads = append(reads, pipe.Get(ctx, q.keys.recipients(c.ID, n)))
+		reads := make([]*redis.StringCmd, len(part))
+		for i, n := range part {
+			reads[i] = pipe.Get(ctx, q.keys.recipients(c.ID, n))
 		}
 		_, _ = pipe.Exec(ctx) // each command says it by itself
-		for i, r := range reads {
-			data, err := value(r)
+		for i, n := range part {
+			data, err := value(reads[i])
 			if err != nil && !errors.Is(err, errCorrupt) {
 				return q.unreachable(err)
 			}
 			b, err := q.codec.decodeBlock([]byte(data))
 			if errors.Is(err, errNewer) {
-				return fmt.Errorf("block %s: %w", blockID(c.ID, from+i), err)
+				return fmt.Errorf("block %s: %w", blockID(c.ID, n), err)
 			}
-			if err == nil && !f(from+i, b) {
+			if err == nil && !f(n, b) {
 				return nil
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ func sent(t testing.TB, q *Queue, name string, n int) *Campaign {
 	if err := m.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	q.rdb.Del(t.Context(), q.keys.beats()) // nobody waits for what it obeys
 	return c
 }
 
@@ -159,6 +161,19 @@ func TestFeedbackBlocks(t *testing.T) {
 	})
 }
 
+// A reporter's clock that is ahead does not make a block last longer.
+func TestFeedbackFromTheFuture(t *testing.T) {
+	t.Parallel()
+	eachRedis(t, func(t *testing.T, q *Queue) {
+		c := sent(t, q, "spring", 10)
+		feedback(t, q, c, []Told{{Line: 2, Fate: Blocked, Group: "naver", Time: time.Now().Add(time.Hour)}})
+		kept := q.rdb.HGet(t.Context(), q.keys.window(mail.Ad, groupMark+"naver"), "lt").Val()
+		if at, err := strconv.ParseInt(kept, 10, 64); err != nil || time.UnixMilli(at).After(time.Now().Add(time.Minute)) {
+			t.Errorf("%q, %v", kept, err)
+		}
+	})
+}
+
 // Of what is told of one recipient the worst stands, in whatever order and however
 // often it is told; counts and letters agree.
 func TestFeedbackInAnyOrder(t *testing.T) {
@@ -239,7 +254,7 @@ func TestRecipientsAndSent(t *testing.T) {
 		}
 		q.rdb.Set(t.Context(), q.keys.recipients(c.ID, 40), "damaged", 0)
 		var blocks []int
-		if err := q.Recipients(t.Context(), c, func(n int, b *Block) bool {
+		if err := q.Recipients(t.Context(), c, nil, func(n int, b *Block) bool {
 			if b.Lines[0] != 2*n+2 || b.Emails[1] != fmt.Sprintf("r%d@example.com", 2*n+1) {
 				t.Errorf("block %d: %+v", n, b)
 			}
@@ -250,6 +265,13 @@ func TestRecipientsAndSent(t *testing.T) {
 		}
 		if want := slices.DeleteFunc(lines(0, 67), func(n int) bool { return n == 40 }); !slices.Equal(blocks, want) {
 			t.Errorf("blocks %v", blocks)
+		}
+		blocks = nil
+		if err := q.Recipients(t.Context(), c, []int{50, 40, 2}, func(n int, _ *Block) bool {
+			blocks = append(blocks, n)
+			return true
+		}); err != nil || !slices.Equal(blocks, []int{50, 2}) {
+			t.Errorf("blocks %v, %v", blocks, err)
 		}
 		if sent, err := q.Sent(t.Context(), c, 3); err != nil || !slices.Equal(sent, []bool{false, true}) {
 			t.Errorf("%v, %v", sent, err)

@@ -58,6 +58,9 @@ func (m *Member) Held(s mail.Stream, campaign string) (Hold, bool) {
 	if time.Since(v.at) > confirmAge {
 		return Hold{State: HoldHeld, Why: "redis does not answer", Since: v.at.UTC(), Lift: "itself, once redis answers"}, true
 	}
+	if h := m.rewound.Load(); h != nil {
+		return *h, true
+	}
 	holds := v.streams[s].holds
 	if len(holds) == 0 {
 		return Hold{}, false

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sluicemail/sluice/internal/fault"
 )
 
 // Member is one incarnation of a worker process. Its nonce is new with every
@@ -23,25 +25,29 @@ type Member struct {
 	pulse    *redis.Client // of the heartbeat, so that it never waits behind the ledger
 	hooks    Hooks
 
-	clock atomic.Int64             // Redis's clock less ours, ms; written by the heartbeat
-	view  atomic.Pointer[holdView] // the holds; written under mu
-	books results                  // what came of mails, on its way to the breakers
+	clock   atomic.Int64             // Redis's clock less ours, ms; written by the heartbeat
+	stamped atomic.Int64             // the highest stamp of the data that was seen, ms
+	rewound atomic.Pointer[Hold]     // why older data is not sent from, nil = it is not older
+	view    atomic.Pointer[holdView] // the holds; written under mu
+	books   results                  // what came of mails, on its way to the breakers
 
-	mu        sync.Mutex
-	gen       int64             // generation of the record key; rotates after a doubtful write
-	intents   []*Intent         // standing intents by slot, nil where free
-	free      []int             // free slots
-	claims    map[string]*Claim // held claims by block id
-	written   []*Claim          // claims with evidence not yet stored
-	version   uint64            // of record and evidence; rises with every change
-	confirmed uint64            // the version Redis has confirmed
-	since     time.Time         // when the last confirmed write was begun
-	changed   chan struct{}     // closed and replaced whenever confirmed or failed moves
-	failed    error             // ErrFenced, once
-	past      []pastWrite       // evidence of the last seconds, for a Redis that lost it
-	pending   *batch            // being stored; the ledger goroutine's, and Leave's after it
-	said      string            // what confirmHolds wrote last
-	dirty     chan struct{}     // capacity 1: there is something to commit
+	mu          sync.Mutex
+	gen         int64             // generation of the record key; rotates after a doubtful write
+	intents     []*Intent         // standing intents by slot, nil where free
+	free        []int             // free slots
+	claims      map[string]*Claim // held claims by block id
+	lonely      string            // the block that wants to be this process's only one, "" = none
+	lonelySince time.Time         // when one last wanted to
+	written     []*Claim          // claims with evidence not yet stored
+	version     uint64            // of record and evidence; rises with every change
+	confirmed   uint64            // the version Redis has confirmed
+	since       time.Time         // when the last confirmed write was begun
+	changed     chan struct{}     // closed and replaced whenever confirmed or failed moves
+	failed      error             // ErrFenced, once
+	past        []pastWrite       // evidence of the last seconds, for a Redis that lost it
+	pending     *batch            // being stored; the ledger goroutine's, and Leave's after it
+	said        string            // what confirmHolds wrote last
+	dirty       chan struct{}     // capacity 1: there is something to commit
 }
 
 // Hooks let the owner take part in what happens to the fleet.
@@ -83,7 +89,7 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 		return nil, errors.Join(q.unreachable(errors.Join(err, clock.Err())), m.close())
 	}
 	m.clock.Store(clock.Val().UnixMilli() - time.Now().UnixMilli())
-	if err := m.firstHolds(ctx); err != nil {
+	if err := errors.Join(m.firstStamp(ctx), m.firstHolds(ctx)); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	m.show(ctx)
@@ -157,7 +163,7 @@ func (m *Member) Failed() <-chan struct{} {
 func (m *Member) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.failed != nil {
+	if m.failed != nil || fault.Off("guard.fence") {
 		return
 	}
 	m.failed = err

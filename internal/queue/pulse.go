@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 )
 
@@ -42,7 +43,7 @@ type observer struct {
 // counter, nonces that hold claims but have no heartbeat.
 func (o *observer) look(counts map[string]string, begun, now time.Time) map[string]string {
 	dead := map[string]string{}
-	undisturbed := now.Sub(begun) < quick && now.Sub(o.last) < beatEvery+quick
+	undisturbed := fault.Off("guard.death") || now.Sub(begun) < quick && now.Sub(o.last) < beatEvery+quick
 	o.last = now
 	for nonce, count := range counts {
 		s, known := o.seen[nonce]
@@ -132,11 +133,11 @@ func (m *Member) pulseOnce(ctx context.Context, o *observer) (dead map[string]st
 	}()
 	begun := time.Now()
 	k := m.q.keys
-	n, err := m.q.scripts.beat.Run(ctx, m.pulse, []string{k.beats(), k.gens()}, m.nonce).Int()
+	n, err := m.stamp(ctx, m.pulse, false)
 	if err != nil {
 		return nil, err
 	}
-	if n < 0 {
+	if n < 0 && !fault.Off("guard.fence") {
 		return nil, ErrFenced
 	}
 	pipe := m.pulse.Pipeline()
@@ -193,6 +194,7 @@ func (q *Queue) takeOver(ctx context.Context, nonce, count string) error {
 	if len(res) < 2 {
 		return errAlive
 	}
+	fault.Here("queue.buried")
 	record, _ := res[1].(string)
 	now, err := q.now(ctx)
 	if err != nil {
@@ -218,7 +220,7 @@ func (q *Queue) takeOver(ctx context.Context, nonce, count string) error {
 		return fmt.Errorf("record unknowns: %w", err)
 	}
 	for _, s := range mail.Streams() {
-		if err := q.scripts.seize.Run(ctx, q.rdb, []string{q.keys.claims(s), q.keys.ready(s)}, nonce).Err(); err != nil {
+		if err := q.scripts.seize.Run(ctx, q.rdb, []string{q.keys.claims(s), q.keys.ready(s), q.keys.deaths(s)}, nonce).Err(); err != nil {
 			return fmt.Errorf("seize claims: %w", err)
 		}
 	}

@@ -31,6 +31,7 @@ type Options struct {
 	Prefix     string // of every key; "" = "sluice". Two installations on one Redis differ in it
 	Log        *slog.Logger
 	Breakers   *Breakers // what stops a campaign or a group; nil = DefaultBreakers
+	Retention  Retention // when workers remove what is stored of a campaign
 }
 
 // Queue is a handle on one installation's data in Redis. It is safe for concurrent
@@ -44,8 +45,10 @@ type Queue struct {
 	guard   *guard
 	log     *slog.Logger
 
-	breakers Breakers
-	newer    sync.Map // campaigns with data of a newer program that were told of, by id
+	breakers   Breakers
+	retention  Retention
+	rewindMost time.Duration // see the constant
+	newer      sync.Map      // campaigns with data of a newer program that were told of, by id
 }
 
 // callTimeout bounds one ordinary call to Redis.
@@ -73,7 +76,10 @@ func Open(o Options) (*Queue, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{conn: o.Connection, keys: keys{o.Prefix}, scripts: s, codec: c, log: o.Log, breakers: DefaultBreakers()}
+	q := &Queue{
+		conn: o.Connection, keys: keys{o.Prefix}, scripts: s, codec: c, log: o.Log,
+		breakers: DefaultBreakers(), retention: o.Retention, rewindMost: rewindMost,
+	}
 	if o.Breakers != nil {
 		q.breakers = *o.Breakers
 	}

@@ -25,6 +25,9 @@ func (m *Member) afterRestart(ctx context.Context) error {
 	m.q.log.Warn("redis restarted; writing again what this worker remembers")
 	id, err := runID(ctx, rdb)
 	if err == nil {
+		err = m.restamp(ctx, rdb)
+	}
+	if err == nil {
 		err = m.remind(ctx, rdb)
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/sluicemail/sluice/internal/fault"
 	"github.com/sluicemail/sluice/internal/mail"
 )
 
@@ -38,8 +39,12 @@ func (q *Queue) Pump(ctx context.Context, s mail.Stream, pending int) error {
 	return q.pump(ctx, s, pending, "")
 }
 
-// Pump is Queue.Pump for a worker, which chooses nothing while its login is held.
+// Pump is Queue.Pump for a worker, which chooses nothing while its login is held, or
+// while Redis has come back with older data.
 func (m *Member) Pump(ctx context.Context, s mail.Stream, pending int) error {
+	if m.rewound.Load() != nil {
+		return nil
+	}
 	return m.q.pump(ctx, s, pending, m.login(s))
 }
 
@@ -127,17 +132,9 @@ const (
 func (m *Member) reconcileLoop(ctx context.Context) {
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
-	var idle map[string]bool // claims of ours that nobody here worked on at the last pass
+	var p pass
 	for {
-		var err error
-		if idle, err = m.disown(ctx, idle); err == nil {
-			for _, s := range mail.Streams() {
-				if err = m.reconcile(ctx, s); err != nil {
-					break
-				}
-			}
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := m.reconcileAll(ctx, &p); err != nil && ctx.Err() == nil {
 			m.q.log.Debug("reconciling interrupted", "err", err)
 		}
 		select {
@@ -146,6 +143,28 @@ func (m *Member) reconcileLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// pass is what one pass of the reconciler leaves for the next.
+type pass struct {
+	idle map[string]bool // claims of ours that nobody here worked on
+	aged int64           // how far the campaigns have been looked through for their retention
+}
+
+func (m *Member) reconcileAll(ctx context.Context, p *pass) (err error) {
+	if m.rewound.Load() != nil {
+		return nil // what older data says is not acted on
+	}
+	if p.idle, err = m.disown(ctx, p.idle); err != nil {
+		return err
+	}
+	for _, s := range mail.Streams() {
+		if err := m.reconcile(ctx, s); err != nil {
+			return err
+		}
+	}
+	p.aged, err = m.retain(ctx, p.aged)
+	return err
 }
 
 // disown gives up claims that stand in our name although nobody here works on
@@ -179,7 +198,7 @@ func (m *Member) reconcile(ctx context.Context, s mail.Stream) error {
 	q := m.q
 	turn := (reconcileEvery * 9 / 10).Milliseconds()
 	mine, err := q.scripts.lead.Run(ctx, q.rdb, []string{q.keys.leader(s)}, turn).Int()
-	if err != nil || mine == 0 {
+	if err != nil || mine == 0 || fault.Off("guard.reconciler") {
 		return err
 	}
 	ids, err := q.rdb.SMembers(ctx, q.keys.opening(s)).Result()

@@ -17,6 +17,7 @@ type scripts struct {
 	open, choose, claim, release, seize, touch, reclaim *redis.Script
 	stage, put, discard, commit, settle, mend           *redis.Script
 	where, relist                                       *redis.Script
+	gone, purge, unlist, count, accept                  *redis.Script
 	beat, rotate, bury, lead                            *redis.Script
 	hold, lift, rehold, results, pass, unpark           *redis.Script
 	feedback, late                                      *redis.Script
@@ -32,6 +33,7 @@ func loadScripts() (*scripts, error) {
 		"open": &s.open, "choose": &s.choose, "claim": &s.claim, "release": &s.release, "seize": &s.seize,
 		"touch": &s.touch, "reclaim": &s.reclaim, "stage": &s.stage, "put": &s.put, "discard": &s.discard,
 		"commit": &s.commit, "settle": &s.settle, "mend": &s.mend, "where": &s.where, "relist": &s.relist,
+		"gone": &s.gone, "purge": &s.purge, "unlist": &s.unlist, "count": &s.count, "accept": &s.accept,
 		"beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
 		"lead": &s.lead, "hold": &s.hold, "lift": &s.lift, "rehold": &s.rehold, "results": &s.results,
 		"pass": &s.pass, "unpark": &s.unpark,
@@ -42,7 +44,7 @@ func loadScripts() (*scripts, error) {
 			return nil, fmt.Errorf("script %s: %w", name, err)
 		}
 		switch name {
-		case "hold", "lift", "results", "late":
+		case "purge", "hold", "lift", "results", "late":
 			src = append(slices.Clone(holding), src...)
 		}
 		*dst = redis.NewScript(string(src))

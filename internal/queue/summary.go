@@ -70,7 +70,10 @@ func (q *Queue) Summary(ctx context.Context, c *Campaign, resend bool) (*Summary
 		return nil, err
 	}
 	s := &Summary{Campaign: c}
-	if s.Held, err = q.heldBy(ctx, c); err != nil {
+	if s.Held, err = q.heldBy(ctx, c); err == nil && s.Held == nil {
+		s.Held, err = q.rewoundBy(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if !c.Open {

@@ -48,9 +48,11 @@ const (
 	updatedField     = "updated" // ms: when a block was last settled; written by settle.lua
 )
 
-// CountConnections notes that n connections were opened for a campaign's mail.
+// CountConnections notes that n connections were opened for a campaign's mail, unless the
+// campaign is gone meanwhile.
 func (q *Queue) CountConnections(ctx context.Context, campaign string, n int) error {
-	if err := q.rdb.HIncrBy(ctx, q.keys.totals(campaign), connectionsField, int64(n)).Err(); err != nil {
+	keys := []string{q.keys.meta(campaign), q.keys.totals(campaign)}
+	if err := q.scripts.count.Run(ctx, q.rdb, keys, connectionsField, n).Err(); err != nil {
 		return q.unreachable(err)
 	}
 	return nil

@@ -67,6 +67,11 @@ type Config struct {
 	// OnAccept is called after a message is recorded and before its reply is sent, by
 	// many connections at once.
 	OnAccept func(Accepted)
+	// FeedbackFile, if set, gets what becomes of accepted messages with profile bounces: one
+	// JSON object a recipient, see Became. It is appended to.
+	FeedbackFile string
+	// OnFeedback is called with the same, some at a time, by one goroutine.
+	OnFeedback func([]Became)
 	// Log gets connection faults at debug level. Nil: nothing is logged.
 	Log *slog.Logger
 }

@@ -185,6 +185,9 @@ func (c *conn) record(queueID string) error {
 	if c.server.cfg.OnAccept != nil {
 		c.server.cfg.OnAccept(a)
 	}
+	if b := c.server.behaviour.Load().profile.bounces; b != nil {
+		c.server.after.add(b, a, c.server.cfg.Seed)
+	}
 	return nil
 }
 

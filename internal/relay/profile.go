@@ -15,6 +15,7 @@ type profileSpec struct {
 	greetWait time.Duration // watches for early talkers before it greets
 	noPipe    bool          // does not offer PIPELINING
 	rules     []Rule
+	bounces   *bouncing // what becomes of accepted mail is told afterwards; nil = nothing
 	limits    *limits
 }
 

@@ -29,6 +29,11 @@ func profiles() []profile {
 			build: func(values) profileSpec { return profileSpec{plainAuth: true, noPipe: true} }},
 		{name: "badpipe", about: "offers PIPELINING and throws away what comes together with an earlier command",
 			build: badPipe},
+		{name: "bounces", about: "accepts everything, and tells afterwards in a file (--feedback) what came back, in receivers' words",
+			params: []param{{"share", "20%", aShare}, {"block", "", aShare}, {"after", "1s", aDuration}},
+			build: func(v values) profileSpec {
+				return profileSpec{plainAuth: true, bounces: &bouncing{v.share("share"), v.share("block"), v.duration("after")}}
+			}},
 		{name: "down", about: "refuses every connection with 421 at the greeting",
 			build: func(values) profileSpec {
 				return profileSpec{rules: []Rule{{Name: "down", Stage: Connect, Reply: "421 4.3.2 Service not available, closing transmission channel"}}}

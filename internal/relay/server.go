@@ -22,6 +22,7 @@ type Server struct {
 	users     atomic.Pointer[map[string]string] // points to nil: any pair
 	counters  counters
 	truth     ledger
+	after     *afterlife    // nil: nobody wants to know
 	queueBase uint64        // makes queue ids of two runs differ
 	queueSeq  atomic.Uint64 // last queue id given out
 	done      chan struct{} // closed by Close
@@ -44,24 +45,37 @@ func Start(cfg Config) (*Server, error) {
 	}
 	now := time.Now()
 	s := &Server{cfg: cfg, done: make(chan struct{}), conns: map[*wire]struct{}{}, queueBase: uint64(now.UnixMicro())}
-	if err := s.SetProfile(cfg.Profile, cfg.Rules...); err != nil {
-		return nil, err
-	}
-	s.SetUsers(cfg.Users)
-	if err := s.prepareTLS(now); err != nil {
+	if s.after, err = newAfterlife(cfg); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	if cfg.TruthFile != "" {
-		s.truth.file, err = os.OpenFile(cfg.TruthFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("relay: truth file: %w", err)
-		}
-	}
-	if s.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
-		return nil, errors.Join(fmt.Errorf("relay: listen: %w", err), s.truth.close())
+	if err := s.prepare(now); err != nil {
+		return nil, errors.Join(err, s.truth.close(), s.after.close())
 	}
 	s.wg.Go(s.accept)
 	return s, nil
+}
+
+// prepare makes ready all that a relay needs, the listener last.
+func (s *Server) prepare(now time.Time) error {
+	cfg := s.cfg
+	if err := s.SetProfile(cfg.Profile, cfg.Rules...); err != nil {
+		return err
+	}
+	s.SetUsers(cfg.Users)
+	if err := s.prepareTLS(now); err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	var err error
+	if cfg.TruthFile != "" {
+		s.truth.file, err = os.OpenFile(cfg.TruthFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return fmt.Errorf("relay: truth file: %w", err)
+		}
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+		return fmt.Errorf("relay: listen: %w", err)
+	}
+	return nil
 }
 
 func (s *Server) prepareTLS(now time.Time) error {
@@ -93,6 +107,9 @@ func (s *Server) SetProfile(profile string, rules ...Rule) error {
 	b, err := newBehaviour(profile, rules, s.cfg.Seed)
 	if err != nil {
 		return err
+	}
+	if b.profile.bounces != nil && s.after == nil {
+		return errNowhere
 	}
 	s.behaviour.Store(b)
 	return nil
@@ -185,7 +202,7 @@ func (s *Server) Close() error {
 	if err != nil {
 		err = fmt.Errorf("relay: close listener: %w", err)
 	}
-	return errors.Join(err, s.truth.close())
+	return errors.Join(err, s.truth.close(), s.after.close())
 }
 
 func (s *Server) accept() {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluicemail/sluice/internal/fault"
 )
 
 // TLSMode is how a connection gets its encryption.
@@ -39,7 +41,7 @@ type Timeouts struct {
 func (t Timeouts) withDefaults() Timeouts {
 	set := func(d *time.Duration, v time.Duration) {
 		if *d <= 0 {
-			*d = v
+			*d = fault.Scaled(v)
 		}
 	}
 	set(&t.Connect, 30*time.Second)
@@ -168,7 +170,7 @@ func (c *DialConfig) connect(ctx context.Context) (net.Conn, error) {
 	defer cancel()
 	dial := c.Dialer
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		dial = (&net.Dialer{Resolver: fault.Resolver()}).DialContext
 	}
 	nc, err := dial(ctx, "tcp", c.Addr())
 	if err != nil {

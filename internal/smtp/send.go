@@ -3,6 +3,8 @@ package smtp
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/sluicemail/sluice/internal/fault"
 )
 
 // chunk is how much of a content is written at once. One write up to this size
@@ -184,7 +186,10 @@ func (s *session) content() *Error {
 			s.begin(s.next)
 		}
 	}
+	fault.Here("smtp.beforeDot")
+	fault.Part("smtp.content", s.out[:dot-len(".\r\n")], s.c.write)
 	n, err := s.send()
+	fault.Here("smtp.afterDot")
 	if err != nil && n < dot {
 		return s.cutShort(err)
 	}

@@ -2,10 +2,10 @@
 -- every claim of the stream, so no two claims are ever alike. It is never less than
 -- the time in microseconds: a counter that a restarted Redis has set back would give
 -- a claim that is newer a lower epoch than one that was lost.
--- KEYS 1 queued 2 claims 3 epoch 4 ready 5 held 6 canary
+-- KEYS 1 queued 2 claims 3 epoch 4 ready 5 held 6 canary 7 deaths
 -- ARGV 1 block 2 campaign 3 nonce 4 the member's login ('' = not told)
 -- Returns {'ok'|'cancelled', epoch as a string, recipients of a canary that is not over
--- or ''} or {'taken'} or {'held'} or {'login'}.
+-- or '', deaths or ''} or {'taken'} or {'held'} or {'login'}.
 redis.call('HDEL', KEYS[1], ARGV[1])
 local mode = 'ok'
 local h = redis.call('HGET', KEYS[5], ARGV[2])
@@ -29,4 +29,4 @@ local epoch = string.format('%.0f', e)
 redis.call('SET', KEYS[3], epoch)
 redis.call('HSET', KEYS[2], ARGV[1], epoch .. ' ' .. ARGV[3])
 local canary = mode == 'ok' and redis.call('HGET', KEYS[6], ARGV[2]) or ''
-return {mode, epoch, string.match(canary, '^%d+') or ''}
+return {mode, epoch, string.match(canary, '^%d+') or '', redis.call('HGET', KEYS[7], ARGV[1]) or ''}
