@@ -69,6 +69,10 @@ func benchmarks() []benchmark {
 		{"roundtrips", "messages a round trip at 20 ms", (*bench).roundTrips},
 		{"loopback", "messages a second and CPU a message without delay", (*bench).loopback},
 		{"flat", "cost a message at 10,000, 100,000 and 1,000,000 recipients", (*bench).flat},
+		{"limiter", "what the budget costs a message", (*bench).limiter},
+		{"fleet", "the limits while workers and Redis are killed, and how much of them is used", (*bench).limits},
+		{"latency", "login codes while a campaign drains at the limit", (*bench).latency},
+		{"adapt", "finding what the relay allows", (*bench).adapt},
 		{"steer", "from the return of campaign pause and cancel to the last MAIL", (*bench).steer},
 		{"outage", "what a relay sees that was away while 100,000 people waited", (*bench).outage},
 	}

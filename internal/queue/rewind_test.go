@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,9 +55,14 @@ func TestRewindIsNoticed(t *testing.T) {
 			m.stamped.Store(m.stamped.Load() - time.Minute.Milliseconds())
 		}, false},
 		"its clock is set back": {func(t *testing.T, q *Queue, m *Member) {
-			setBack(t, q, -time.Hour)
+			setBack(t, q, -time.Hour) // it was an hour ahead
+			m.stamped.Add(time.Hour.Milliseconds())
 			beat(t, m)
 		}, false},
+		"a minute, and its clock is behind": {func(t *testing.T, q *Queue, m *Member) {
+			setBack(t, q, -time.Hour)
+			m.stamped.Add(time.Hour.Milliseconds() + time.Minute.Milliseconds())
+		}, true},
 		"nothing at all is left": {func(t *testing.T, q *Queue, m *Member) {
 			q.rdb.Del(t.Context(), q.keys.stamp(), q.keys.campaigns())
 			if err := m.restamp(t.Context(), q.rdb); err != nil {
@@ -107,6 +113,7 @@ func TestAcceptRewind(t *testing.T) {
 		if _, err := q.hold(t.Context(), mail.Ad, cancelled.ID, storedHold{State: HoldCancelled}); err != nil {
 			t.Fatal(err)
 		}
+		frozen := silent(t, q)
 		beat(t, m)
 		setBack(t, q, time.Minute)
 		if !beat(t, m) {
@@ -141,8 +148,8 @@ func TestAcceptRewind(t *testing.T) {
 				t.Errorf("%s: %v", want.c.Name, s.Outcomes)
 			}
 		}
-		if beat(t, m) {
-			t.Fatal("it is not over")
+		if beat(t, m) || beat(t, frozen) {
+			t.Fatal("it is not over, or noticed again by somebody who was frozen")
 		}
 		claim(t, m, begun, 1)
 	})
@@ -172,7 +179,9 @@ func TestRestoredBackup(t *testing.T) {
 	q := open(t, srv.Addr())
 	q.rewindMost = 300 * time.Millisecond
 	c := store(t, q, "spring", 2, 2)
-	m := join(t, q, Hooks{})
+	var m *Member
+	var known []bool // at the end of each restart, before anything can be claimed
+	m = join(t, q, Hooks{Restarted: func(context.Context) { known = append(known, m.rewound.Load() != nil) }})
 	cl := claim(t, m, c, 0)
 	accept(m, cl, 0)
 	settle(t, m, cl)
@@ -202,6 +211,10 @@ func TestRestoredBackup(t *testing.T) {
 	}
 	srv.Restart()
 	eventually(t, "it is noticed", func() bool { return m.rewound.Load() != nil })
+	eventually(t, "it works again", func() bool { return m.q.Ping(t.Context()) == nil })
+	if !slices.Equal(known, []bool{false, true}) {
+		t.Errorf("known after each restart: %v", known)
+	}
 	if _, err := m.Claim(t.Context(), mail.Ad, c.ID, 1); !errors.Is(err, ErrNotClaimed) {
 		t.Errorf("claim: %v", err)
 	}
