@@ -98,11 +98,13 @@ func runWorker(ctx context.Context, c childConfig, ready func()) error {
 	if err != nil {
 		return err
 	}
+	var budget *throttle.Budget
 	ready()
-	return worker.Run(ctx, context.WithoutCancel(ctx), worker.Config{
+	err = worker.Run(ctx, context.WithoutCancel(ctx), worker.Config{
 		Queue: q, Log: log,
-		Budget: func(owner string, login func(string) string) (*throttle.Budget, error) {
-			return throttle.NewRedis(rdb, throttle.Params{Prefix: "sluice", Account: "bench", Owner: owner, Limits: limits, Login: login, Log: log})
+		Budget: func(owner string, login func(string) string) (b *throttle.Budget, err error) {
+			budget, err = throttle.NewRedis(rdb, throttle.Params{Prefix: "sluice", Account: "bench", Owner: owner, Limits: limits, Login: login, Log: log})
+			return budget, err
 		},
 		Suppress: suppress.New(rdb, "sluice"),
 		Streams: map[mail.Stream]worker.Stream{mail.Normal: {
@@ -110,6 +112,14 @@ func runWorker(ctx context.Context, c childConfig, ready func()) error {
 			Retry: worker.Retry{First: time.Second, Most: time.Minute}, Verdicts: rules, Login: "bench",
 		}},
 	})
+	if err != nil || c.Budget == "" {
+		return err
+	}
+	text, err := json.Marshal(budget.Stats())
+	if err != nil {
+		return fmt.Errorf("budget: %w", err)
+	}
+	return os.WriteFile(c.Budget, text, 0o600)
 }
 
 // constant is a Source that gives one and the same message for ever.

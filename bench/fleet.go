@@ -20,6 +20,7 @@ type fleetSetup struct {
 	rtt     time.Duration
 	rules   []relay.Rule
 	yaml    string // of the limits and streams
+	login   bool   // with a login for each stream, by which the relay tells them apart
 }
 
 // fleet is workers as they are run in production, but for the relay.
@@ -38,7 +39,7 @@ func (b *bench) fleet(s fleetSetup) (*fleet, error) {
 		return nil, err
 	}
 	f := &fleet{rig: r, program: filepath.Join(b.dir, "sluice"), config: filepath.Join(b.dir, "sluice.yaml")}
-	if err := errors.Join(f.build(), f.configure(s.yaml)); err != nil {
+	if err := errors.Join(f.build(), f.configure(s)); err != nil {
 		f.close()
 		return nil, err
 	}
@@ -63,13 +64,17 @@ func (f *fleet) build() error {
 	return nil
 }
 
-func (f *fleet) configure(yaml string) error {
+func (f *fleet) configure(s fleetSetup) error {
 	port, err := f.port()
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("redis: {url: \"redis://%s/0\"}\nrelay: {preset: custom, host: 127.0.0.1, port: %d, tls: none, auth: none}\n", f.redis.addr, port)
-	return os.WriteFile(f.config, []byte(text+yaml), 0o600)
+	as := "preset: custom, auth: none"
+	if s.login {
+		as = "preset: nhn, user: bench, password: bench"
+	}
+	text := fmt.Sprintf("redis: {url: \"redis://%s/0\"}\nrelay: {%s, host: 127.0.0.1, port: %d, tls: none}\n", f.redis.addr, as, port)
+	return os.WriteFile(f.config, []byte(text+s.yaml), 0o600)
 }
 
 // hire starts one worker.

@@ -137,7 +137,11 @@ func (f *fleet) campaign(n int, s mail.Stream) error {
 	if err != nil {
 		return err
 	}
-	req, err := wireLetter().request("campaign", list)
+	l := wireLetter()
+	if s == mail.Ad {
+		l.subject = "(광고) " + l.subject
+	}
+	req, err := l.request("campaign", list)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type childConfig struct {
 	Connections int
 	Mode        string // pipelined, group, lock-step
 	Profile     string // file for a CPU profile, "" = none
+	Budget      string // file for what a worker's budget counted, "" = none
 }
 
 // child is a running sender.

@@ -71,13 +71,21 @@ func (r *rig) start(connections int) error {
 		c.CA = string(r.relay.CAPEM())
 	}
 	if r.b.profile != "" {
-		c.Profile = filepath.Join(r.b.profile, fmt.Sprintf("%s-%d-tls-%t.pprof", c.Kind, c.Connections, r.setup.tls))
+		c.Profile, c.Budget = r.profileFile(), r.budgetFile()
 	}
 	if r.child, err = r.b.spawn(c); err != nil {
 		return err
 	}
 	return r.until(30*time.Second, "the connections", func() bool { return r.relay.Stats().Open >= int64(connections) })
 }
+
+// profileFile is where the sender's CPU profile goes, if one is wanted.
+func (r *rig) profileFile() string {
+	return filepath.Join(r.b.profile, fmt.Sprintf("%s-%d-tls-%t.pprof", r.setup.kind, r.setup.connections, r.setup.tls))
+}
+
+// budgetFile is where it says what its budget counted.
+func (r *rig) budgetFile() string { return r.profileFile() + ".budget.json" }
 
 // port is the relay's.
 func (r *rig) port() (int, error) {

@@ -99,7 +99,10 @@ func (m *Member) Result(c *Campaign, group string, r Result, text string) {
 	}
 	if group != "" {
 		cr.window(groupMark+group).add(letter, r, text)
-		letter = r // the campaign's window leaves blocks to the group's
+		letter = r
+		if r == ResultBlocked {
+			letter = ResultOther // the group is held for it, and the campaign goes on with the others
+		}
 	}
 	if c.Counts.Queued() > alone {
 		cr.window(c.ID).add(letter, r, text)

@@ -113,8 +113,8 @@ func TestAcceptRewind(t *testing.T) {
 		if _, err := q.hold(t.Context(), mail.Ad, cancelled.ID, storedHold{State: HoldCancelled}); err != nil {
 			t.Fatal(err)
 		}
-		frozen := silent(t, q)
 		beat(t, m)
+		frozen := silent(t, q)
 		setBack(t, q, time.Minute)
 		if !beat(t, m) {
 			t.Fatal("not noticed")

@@ -32,6 +32,7 @@ if seen > 0 and rewound == '' then
     redis.call('SET', KEYS[5], rewound)
   end
 end
+stamp = math.max(stamp, seen) -- what is noticed is noticed once, whatever the clock says
 redis.call('SET', KEYS[3], text(stamp))
 local beats = -1
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then beats = redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
