@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/producer"
+	"github.com/sluicemail/sluice/templates"
 )
 
 // The windows of the fleet's benchmark: two lengths of each kind, both near what binds.
@@ -137,15 +138,17 @@ func (f *fleet) campaign(n int, s mail.Stream) error {
 	if err != nil {
 		return err
 	}
-	l := wireLetter()
-	if s == mail.Ad {
-		l.subject = "(광고) " + l.subject
-	}
-	req, err := l.request("campaign", list)
+	req, err := wireLetter().request("campaign", list)
 	if err != nil {
 		return err
 	}
 	req.Stream, req.Options.Stream = s, s
+	if s == mail.Ad { // with what advertising mail has to show
+		if req.Template, err = templates.Load("ad"); err != nil {
+			return err
+		}
+		req.Options.Set = nil
+	}
 	_, err = producer.Send(f.b.ctx, f.q, req)
 	return err
 }

@@ -141,7 +141,10 @@ func (l *lane) dialled(err error) {
 		l.told = err.Error()
 		l.log.Error("no connection to the relay; mail waits", "err", err, "verdict", v.Action, "rule", v.Rule)
 	}
-	if pauses(v) && !errors.Is(err, smtp.ErrLogin) {
+	// What the relay says holds the login. What the network says may pass by itself: the
+	// breaker keeps such dials apart.
+	var e *smtp.Error
+	if said := errors.As(err, &e) && e.Reply.Code >= 400; said && pauses(v) && !errors.Is(err, smtp.ErrLogin) {
 		l.halt(err.Error(), v)
 	}
 }

@@ -66,8 +66,11 @@ func Run(ctx, force context.Context, c Config) error {
 	}
 	for {
 		err := c.incarnation(ctx, force)
-		if !errors.Is(err, queue.ErrFenced) || ctx.Err() != nil {
+		switch {
+		case !errors.Is(err, queue.ErrFenced):
 			return err
+		case ctx.Err() != nil:
+			return nil // told to stop, and others have its work already
 		}
 		c.Log.Warn("joining again under a new name", "err", err)
 	}

@@ -83,3 +83,40 @@ func TestRetentionEnds(t *testing.T) {
 		t.Errorf("show: %d %s", code, errs)
 	}
 }
+
+// Nothing is sent from older data until an operator says so; then who may have been sent
+// to since is unknown, and is not sent to by a stream that holds its unknowns.
+func TestWorkerAcceptsARewind(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	r := newRig(t, rigOptions{redis: srv.URL()})
+	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr()})
+	defer rdb.Close()
+	// As a worker leaves it that has seen newer data.
+	if err := rdb.Set(t.Context(), "sluice:{w}:rewound", "1780000000000 1780000060000", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := r.run(t.Context(), r.send(r.list(3))...); code != exitDone {
+		t.Fatalf("send: %d %s", code, errs)
+	}
+	first := r.start("worker")
+	eventually(t, "the worker says why it sends nothing", func() bool {
+		return strings.Contains(first.errs.String(), "redis came back with older data") && strings.Contains(first.errs.String(), "--accept-rewind")
+	})
+	if _, out, _ := r.run(t.Context(), "campaign", "show", "c1", "--json"); lastJSON(t, out).State != "held" {
+		t.Errorf("show: %s", out)
+	}
+	r.start("worker", "--accept-rewind")
+	eventually(t, "sending goes on", func() bool { return strings.Contains(first.errs.String(), "sending goes on") })
+	_, out, _ := r.run(t.Context(), "campaign", "show", "c1", "--json")
+	if s := lastJSON(t, out); s.State != "done" || s.Unknown != 3 {
+		t.Errorf("in the end: %s", out)
+	}
+	if code, out, errs := r.run(t.Context(), "send", "--to", r.list(4), "--template", "newsletter", "--from", "News <news@example.com>",
+		"--stream", "ad", "--name", "c2", "--wait", "--json"); code != exitDone || lastJSON(t, out).Accepted != 4 {
+		t.Errorf("the next campaign: %d %s %s", code, out, errs)
+	}
+	if n := len(r.relay.Truth()); n != 4 {
+		t.Errorf("the relay has %d mails, want those of the second campaign", n)
+	}
+}

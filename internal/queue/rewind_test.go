@@ -59,6 +59,13 @@ func TestRewindIsNoticed(t *testing.T) {
 			m.stamped.Add(time.Hour.Milliseconds())
 			beat(t, m)
 		}, false},
+		"its clock is set back, and somebody beats who has seen nothing": {func(t *testing.T, q *Queue, m *Member) {
+			setBack(t, q, -time.Hour)
+			m.stamped.Add(time.Hour.Milliseconds())
+			other := silent(t, q)
+			other.stamped.Store(0)
+			beat(t, other)
+		}, false},
 		"a minute, and its clock is behind": {func(t *testing.T, q *Queue, m *Member) {
 			setBack(t, q, -time.Hour)
 			m.stamped.Add(time.Hour.Milliseconds() + time.Minute.Milliseconds())

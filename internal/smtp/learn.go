@@ -38,7 +38,7 @@ func (p *pacer) worked() { p.failures, p.notBefore = 0, time.Time{} }
 const provenAfter = 10
 
 // shortLife is how long a connection must have lived for the same, without a message.
-const shortLife = 5 * time.Second
+const shortLife = time.Second
 
 // pointless reports whether a connection that ended with err did too little for it.
 func pointless(err *Error, settled int64, lived time.Duration) bool {

@@ -73,7 +73,8 @@ func TestPacer(t *testing.T) {
 		want    bool
 	}{
 		"planned end":         {nil, 0, 0, false},
-		"never of use":        {old, 0, time.Second, true},
+		"never of use":        {old, 0, time.Second / 2, true},
+		"idled briefly":       {old, 0, 2 * time.Second, false},
 		"idled for long":      {old, 0, time.Minute, false},
 		"broke after a few":   {&Error{Stage: StageMail}, 3, time.Minute, true},
 		"broke after a share": {&Error{Stage: StageMail}, 10, 0, false},
