@@ -14,8 +14,8 @@ import (
 const (
 	latencyRTT     = 5 * time.Millisecond
 	latencyWorkers = 2
-	latencyRate    = 400                         // messages a second, the limit
-	latencyEvery   = 40 * time.Millisecond // between codes: the reserve, over its window and slack
+	latencyRate    = 400                   // messages a second, the limit
+	latencyEvery   = 11 * time.Millisecond // between codes: the reserve, over its window and slack
 	latencyYAML    = `limits: {connections: {open: 10, new: 600/1m}, messages: [400/1s], per_connection: {messages: 50000}}
 streams: {auth: {reserve: [100/1s], connections: 2, ttl: 3m}, ad: {canary: {size: off}}}
 `

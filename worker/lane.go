@@ -70,8 +70,12 @@ func newLane(c Config, s mail.Stream, m *queue.Member, b *throttle.Budget, sh sh
 	return l
 }
 
-// pumpEvery is how often a lane looks for work that came due by itself.
-const pumpEvery = 200 * time.Millisecond
+// pumpEvery is how often a lane looks for work that came due by itself, or that a
+// producer has left; a login code cannot wait for that so long.
+const (
+	pumpEvery     = 200 * time.Millisecond
+	pumpCodeEvery = 20 * time.Millisecond
+)
 
 // blocks is how many blocks are worked on at once. Blocks are sent one after the
 // other, so a few are enough that no connection waits for the next claim; a login
@@ -109,11 +113,21 @@ func (l *lane) run(ctx, stop context.Context) {
 
 // pumpLoop keeps the short queue of jobs filled.
 func (l *lane) pumpLoop(ctx context.Context) {
-	tick := time.NewTicker(pumpEvery)
+	every := pumpEvery
+	if l.stream == mail.Auth {
+		every = pumpCodeEvery
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
-		l.countConnections(ctx)
-		l.pump(ctx)
+	for slow := time.Now(); ; {
+		due := !time.Now().Before(slow)
+		if due {
+			l.countConnections(ctx)
+			slow = time.Now().Add(pumpEvery)
+		}
+		if due || l.isTaking() { // who takes no jobs need not hurry to make them
+			l.pump(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -136,6 +136,8 @@ type message struct {
 	log     *eventLog
 	confirm func(context.Context) error
 
+	home *queue // takes it back when it was held for too long; nil: nobody does
+
 	mu     sync.Mutex
 	begun  int
 	result []Result
@@ -191,6 +193,10 @@ func (m *message) Confirm(ctx context.Context) error {
 }
 
 func (m *message) Done(r Result) {
+	if m.home != nil && errors.Is(r.Err, errHeld) {
+		m.home.change(func() { m.home.waiting = append([]Transaction{tx{m}}, m.home.waiting...) })
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.log.add("done%s", m.name)
@@ -236,6 +242,9 @@ type queue struct {
 
 func newQueue(messages ...*message) *queue {
 	q := &queue{changed: make(chan struct{})}
+	for _, m := range messages {
+		m.home = q
+	}
 	q.add(messages...)
 	return q
 }

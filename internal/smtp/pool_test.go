@@ -191,9 +191,9 @@ func TestPoolGrowsWithBudgetAtShortNotice(t *testing.T) {
 func TestPoolThrottled(t *testing.T) {
 	t.Parallel()
 	s := slowDots(time.Millisecond)
-	all, _ := messages(150)
-	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish(), 5 * time.Millisecond}, s.serve)
-	r.cfg.Max = 5
+	all, _ := messages(20)
+	r := newPoolRun(t, &throttledQueue{newQueue(all...).finish(), 50 * time.Millisecond}, s.serve)
+	r.cfg.Max, r.cfg.Grow = 5, 200*time.Millisecond
 	if err := r.start().end(); !errors.Is(err, errNoMore) {
 		t.Fatal(err)
 	}

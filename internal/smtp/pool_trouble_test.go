@@ -13,6 +13,7 @@ import (
 type requeue struct {
 	*queue
 	unsent atomic.Int32
+	stale  atomic.Int32 // came back because no connection was open in time
 }
 
 type again struct {
@@ -22,7 +23,11 @@ type again struct {
 
 func (a again) Done(r Result) {
 	if r.Kind == Unsent {
-		a.q.unsent.Add(1)
+		if errors.Is(r.Err, errHeld) {
+			a.q.stale.Add(1)
+		} else {
+			a.q.unsent.Add(1)
+		}
 		a.q.change(func() { a.q.waiting = append(a.q.waiting, a) })
 		return
 	}
