@@ -37,7 +37,7 @@ func hiddens() []hidden {
 
 // adapt has a fleet find out what a relay allows that says nothing of it.
 func (b *bench) adapt() error {
-	settle, look := 3*time.Minute, 2*time.Minute
+	settle, look := 2*time.Minute, time.Minute
 	if b.quick {
 		settle, look = 2*time.Second, 2*time.Second
 	}

@@ -16,8 +16,8 @@ const (
 	latencyWorkers = 2
 	latencyRate    = 400                   // messages a second, the limit
 	latencyEvery   = 11 * time.Millisecond // between codes: the reserve, over its window and slack
-	latencyYAML    = `limits: {connections: {open: 10, new: 600/1m}, messages: [400/1s], per_connection: {messages: 50000}}
-streams: {auth: {reserve: [100/1s], connections: 2, ttl: 3m}, ad: {canary: {size: off}}}
+	latencyYAML    = `limits: {connections: {open: 14, new: 600/1m}, messages: [400/1s], per_connection: {messages: 50000}}
+streams: {auth: {reserve: [100/1s], connections: 4, ttl: 3m}, ad: {canary: {size: off}}}
 `
 )
 
@@ -66,7 +66,7 @@ func (b *bench) latency() error {
 		{"ads begun from 100 ms after the first code to the last", number(float64(sum.ads), 0)},
 		{"ads begun in the second that follows a second after it, of " + number(latencyRate/1.1, 0), number(float64(sum.after), 0)},
 	})
-	b.printf("\n%d processes of `sluice worker`, limit %d/1s, a reserve of 100/1s and two connections for codes, a round trip of %v; %s ads enqueued. "+
+	b.printf("\n%d processes of `sluice worker`, limit %d/1s, a reserve of 100/1s and four connections for codes, a round trip of %v; %s ads enqueued. "+
 		"Real Redis with AOF everysec. A code is a send of its own, with all that producer.Send does.\n",
 		latencyWorkers, latencyRate, latencyRTT, number(float64(b.large), 0))
 	return nil
