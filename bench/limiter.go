@@ -51,7 +51,9 @@ func (b *bench) budgetCost(connections int) (c budgetCost, err error) {
 		n = 10_000
 	}
 	profiled := *b
-	profiled.profile = b.dir
+	if profiled.profile == "" {
+		profiled.profile = b.dir
+	}
 	r, err := profiled.rig(setup{kind: "sluice", connections: connections})
 	if err != nil {
 		return c, err
