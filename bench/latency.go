@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -41,7 +42,7 @@ func (b *bench) latency() error {
 		return err
 	}
 	b.progress("%d codes", codes)
-	took, err := f.steady(codes)
+	took, sends, err := f.steady(codes)
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,8 @@ func (b *bench) latency() error {
 		{"most", number(took.quantile(1), 1)},
 		{"p50 less the relay's time, two round trips", number(took.median()-relay, 1)},
 		{"p99 less the relay's time", number(took.quantile(0.99)-relay, 1)},
+		{"the send itself, p50", number(sends.median(), 1)},
+		{"p99", number(sends.quantile(0.99), 1)},
 	})
 	b.printf("\n")
 	b.table([]string{fmt.Sprintf("a burst of %s in one send", number(float64(burst), 0)), ""}, [][]string{
@@ -72,35 +75,36 @@ func (b *bench) latency() error {
 	return nil
 }
 
-// steady sends codes one by one and returns how long each took until its reply, ms.
-func (f *fleet) steady(codes int) (took series, err error) {
+// steady sends codes one by one and returns how long each took until its reply, and its
+// send alone, ms.
+func (f *fleet) steady(codes int) (took, sends series, err error) {
 	sent := make([]time.Time, codes)
+	stored := make([]time.Time, codes)
 	failed := make([]error, codes)
 	var wg sync.WaitGroup
 	tick := time.NewTicker(latencyEvery)
 	defer tick.Stop()
 	for i := range codes {
 		sent[i] = time.Now()
-		wg.Go(func() { _, failed[i] = f.code(f.b.ctx, fmt.Sprintf("steady-%d@login.example", i)) })
+		wg.Go(func() { stored[i], failed[i] = f.code(f.b.ctx, fmt.Sprintf("steady-%d@login.example", i)) })
 		select {
 		case <-tick.C:
 		case <-f.b.ctx.Done():
 		}
 	}
 	wg.Wait()
-	for _, err := range failed {
-		if err != nil {
-			return nil, err
-		}
+	if err := errors.Join(failed...); err != nil {
+		return nil, nil, err
 	}
 	at, err := f.arrived("steady-", codes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i := range codes {
 		took = append(took, (at[fmt.Sprintf("steady-%d@login.example", i)].Sub(sent[i])+latencyRTT/2).Seconds()*1e3)
+		sends = append(sends, stored[i].Sub(sent[i]).Seconds()*1e3)
 	}
-	return took, nil
+	return took, sends, nil
 }
 
 // arrived waits until so many recipients with this prefix have their mail, each one, and
