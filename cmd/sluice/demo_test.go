@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicemail/sluice/internal/config"
 	"github.com/sluicemail/sluice/internal/mail"
@@ -59,6 +60,14 @@ func TestDemoAccounting(t *testing.T) {
 	}
 	if retried == 0 || s.Rejected == 0 {
 		t.Errorf("%d retried, %d rejected: a newcomer is to see both", retried, s.Rejected)
+	}
+}
+
+// Somebody sits before it: those that are put off are tried again in a second or two.
+func TestDemoIsShort(t *testing.T) {
+	t.Parallel()
+	if wait := 30 * demoRetry.First; wait > 2*time.Second {
+		t.Errorf("a mail that a receiver slows down waits %v", wait)
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluicemail/sluice/internal/config"
-	"github.com/sluicemail/sluice/internal/mail"
 	"github.com/sluicemail/sluice/throttle"
 )
 
@@ -28,7 +27,7 @@ func (a *app) limitsCommand() *cobra.Command {
 	var asJSON, yes bool
 	show := &cobra.Command{
 		Use:   "show",
-		Short: "Used and left in each window, breakers, learned limits, and who holds connections",
+		Short: "Used and left in each window, breakers, holds, learned limits, and who holds connections",
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.showLimits(cmd.Context(), asJSON) },
 	}
@@ -87,6 +86,7 @@ type limitsJSON struct {
 	Holders   []holderJSON  `json:"holders"`
 	Breakers  []breakerJSON `json:"breakers"` // those not closed
 	Learned   []learnedJSON `json:"learned"`  // limits that the relay has shown
+	Holds     []holdJSON    `json:"holds"`    // of streams, logins and destination groups
 }
 
 // learnedJSON is one limit that was learned, and is below the configured one or was.
@@ -148,6 +148,9 @@ func (a *app) showLimits(ctx context.Context, asJSON bool) error {
 		}
 		j := newLimitsJSON(u)
 		j.Learned = newLearnedJSON(learned)
+		if j.Holds, err = a.holds(ctx, cfg); err != nil {
+			return err
+		}
 		j.Account, j.Relay = cfg.Relay.Account(), cfg.Relay.Host
 		if asJSON {
 			return writeJSON(a.out, j)
@@ -231,6 +234,7 @@ func (a *app) printLimits(j limitsJSON) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", b.Stream, b.State, b.Since, b.Next, b.Refusals, b.Why)
 	}
+	printHolds(w, j.Holds)
 	for i, l := range j.Learned {
 		if i == 0 {
 			fmt.Fprint(w, "\nlearned of the relay\tgroup\tkept to\tstate\tsince\tmore is tried\n")
@@ -270,35 +274,6 @@ func (a *app) resetLimits(ctx context.Context, yes, asJSON bool) error {
 		_, err := fmt.Fprintf(a.out, "forgotten; the limits of the configuration hold\n")
 		return err
 	})
-}
-
-// liftHolds takes the holds off all streams, logins and destination groups, but not off
-// campaigns: each of those has a reason of its own, to be looked at by itself.
-func (a *app) liftHolds(ctx context.Context, cfg *config.Config) error {
-	log, err := a.logger()
-	if err != nil {
-		return err
-	}
-	groups, err := cfg.Groups.Table()
-	if err != nil {
-		return usageError(err)
-	}
-	q, err := openQueue(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	defer q.Close()
-	for _, s := range mail.Streams() {
-		if err := q.LiftStream(ctx, s); err != nil {
-			return err
-		}
-		for _, g := range groups.Names() {
-			if err := q.LiftGroup(ctx, s, g); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // confirm asks a question that only yes answers.

@@ -117,7 +117,7 @@ func liftCampaign(c *Campaign) string { return "sluice campaign resume " + c.Nam
 // HoldStream stops a whole stream, for every worker, until LiftStream.
 func (q *Queue) HoldStream(ctx context.Context, s mail.Stream, why string, examples ...string) error {
 	_, err := q.hold(ctx, s, wholeStream, storedHold{
-		State: HoldHeld, Why: why, Examples: cleanAll(examples), Lift: "correct that, then start a worker again",
+		State: HoldHeld, Why: why, Examples: cleanAll(examples), Lift: "correct that, then: sluice limits reset",
 	})
 	return err
 }
@@ -127,7 +127,7 @@ func (q *Queue) HoldStream(ctx context.Context, s mail.Stream, why string, examp
 func (q *Queue) HoldLogin(ctx context.Context, s mail.Stream, login, why string, examples ...string) error {
 	_, err := q.hold(ctx, s, wholeStream+login, storedHold{
 		State: HoldHeld, Why: why, Examples: cleanAll(examples),
-		Lift: "correct relay.user and relay.password (or password_file), then start a worker again",
+		Lift: "correct what it says, such as relay.user and relay.password (or password_file), then: sluice limits reset, or start a worker again",
 	})
 	return err
 }

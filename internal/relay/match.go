@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // behaviour is everything about the relay that can be exchanged while it runs.
@@ -49,6 +50,7 @@ type rule struct {
 	texts []string // replies with the codes of continuation lines taken off
 	salt  uint64
 	hits  atomic.Int64
+	first atomic.Pointer[time.Time] // hit, see FirstHit
 
 	mu   sync.Mutex
 	seen map[uint64]int // occasions so far by scope key, for Times
@@ -109,7 +111,10 @@ func (c *conn) judge(at stageIndex, normal string) verdict {
 func (c *conn) match(at stageIndex) (*rule, string) {
 	for _, r := range c.server.behaviour.Load().rules[at] {
 		if to, key, ok := c.meets(r, at); ok && r.spend(key) {
-			r.hits.Add(1)
+			if r.hits.Add(1) == 1 {
+				now := time.Now()
+				r.first.Store(&now)
+			}
 			return r, to
 		}
 	}

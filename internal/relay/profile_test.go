@@ -74,6 +74,12 @@ func TestDemo(t *testing.T) {
 	if hits["refused"] == 0 || hits["rejected"] == 0 || hits["deferred"] != int64(first[4]) {
 		t.Errorf("hits %v", hits)
 	}
+	if at, begun := s.FirstHit("rejected"), s.Begun(); at.Before(begun[0].Time) || at.After(begun[len(begun)-1].Time) {
+		t.Errorf("first rejected at %v, from %v to %v there was mail", at, begun[0].Time, begun[len(begun)-1].Time)
+	}
+	if at := s.FirstHit("nothing"); !at.IsZero() {
+		t.Errorf("a rule that is not there decided at %v", at)
+	}
 	if len(texts) < 6 {
 		t.Errorf("only %d different texts", len(texts))
 	}

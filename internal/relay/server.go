@@ -176,6 +176,17 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
+// FirstHit returns when a rule in force first decided, just before it answered; zero if
+// it has not. Together with Begun it says what still came after a refusal.
+func (s *Server) FirstHit(name string) (at time.Time) {
+	for _, r := range s.behaviour.Load().all {
+		if first := r.first.Load(); first != nil && r.Name == name && (at.IsZero() || first.Before(at)) {
+			at = *first
+		}
+	}
+	return at
+}
+
 // Close stops listening, ends every connection at once, and returns when nothing of the
 // relay runs any more. Truth and Stats go on answering. It may be called twice.
 func (s *Server) Close() error {
