@@ -62,6 +62,27 @@ func TestPerConnectionIsFound(t *testing.T) {
 	}
 }
 
+// A relay may have all three limits at once. While that of one connection's messages
+// is not known yet its ends look like refusals, which costs rate for a while.
+func TestAllLimitsAreFound(t *testing.T) {
+	t.Parallel()
+	for seed := range 3 * seeds() {
+		s := simFleet{
+			relay:   simRelay{mails: &sliding{n: 50, per: 1}, open: 3, perConnection: 40},
+			ceiling: 500, want: 9, rtt: 0.005, dot: 0.005,
+		}
+		log := s.run(seed, 900)
+		f := log.judge(50, 0, 300)
+		lo, hi := last(log.perConnection, 300)
+		_, most := last(log.open, 300)
+		t.Logf("%v; %d to %d messages a connection, up to %d open", f, lo, hi, most)
+		f.check(t, 50, 240)
+		if lo < 36 || hi > 51 || most != 3 {
+			t.Errorf("%d to %d messages a connection, up to %d open; want about 40, and 3", lo, hi, most)
+		}
+	}
+}
+
 // A relay that ends the connection when messages come too fast has a limit of
 // messages a second, and none of messages on a connection.
 func TestEndsWhenTooFast(t *testing.T) {

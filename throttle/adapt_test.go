@@ -67,14 +67,6 @@ func (f found) check(t *testing.T, limit float64, within int) {
 	}
 }
 
-// seeds are how often each simulation is done.
-func seeds() uint64 {
-	if testing.Short() {
-		return 1
-	}
-	return 3
-}
-
 // A relay's hidden limit of messages is found from below and kept.
 func TestRateIsFound(t *testing.T) {
 	t.Parallel()

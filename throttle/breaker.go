@@ -152,15 +152,29 @@ func (b *breaker) hear(r report, open int, now int64) {
 		b.since = now
 	}
 	b.fails++
-	half := float64(micros(r.first)) / 2
-	most := math.Min(float64(micros(r.most)), 2*half*math.Pow(2, float64(min(b.fails-1, 30))))
-	pause := int64(half + float64(r.jitter*(most-half)))
-	early := min(pause, int64(half+float64(r.jitter*half)))
+	pause, early := r.pauses(b.fails)
 	if after := micros(r.after); after > 0 {
 		pause = max(pause, after)
 		early = pause
 	}
 	b.last, b.next, b.early, b.at, b.why = now, now+pause, now+early, open, r.why
+}
+
+// Pauses before probes grow by half each time, and are drawn within a fifth. So the
+// pause after an outage is about half as long as the outage was.
+const (
+	pauseGrows  = 1.5
+	pauseSpread = 0.2
+)
+
+// pauses are how long after the nth refusal in a row the next probe is made, µs: at
+// most, and as soon as one of the open connections has ended.
+func (r report) pauses(n int) (pause, early int64) {
+	first, most := float64(micros(r.first)), float64(micros(r.most))
+	// A power of 1.5 up to here is exact, so that the scripts get the same.
+	full := min(first*math.Pow(pauseGrows, float64(min(n-1, 30))), most)
+	pause = int64(min(full*(1-pauseSpread+2*pauseSpread*r.jitter), most))
+	return pause, min(pause, int64(first*(1+r.jitter)/2))
 }
 
 // show puts a breaker on our own clock.

@@ -46,6 +46,7 @@ type Budget struct {
 	added   chan struct{}                   // poked when a class or stream was first used
 	given   chan struct{}                   // poked when a lease was given back or a dial settled
 	capped  atomic.Pointer[map[string]bool] // groups with a learned rate; replaced, never changed
+	last    atomic.Pointer[latest]
 
 	mu       sync.Mutex // guards what follows
 	supplies map[Class]*supply
@@ -54,6 +55,8 @@ type Budget struct {
 	back     []string          // names of leases to give back
 	reports  []report          // of dials, not told to the store yet
 	recent   []begun           // grants of the last minute, oldest first
+	dialled  begun             // the last connection granted
+	told     int64             // restart.from of the last restart that dials were charged for
 	attempts int               // numbers the leases
 }
 
@@ -64,7 +67,7 @@ type timing struct {
 	lost  time.Duration // from before the renewal was asked for, on our own
 	renew time.Duration
 	dial  time.Duration // a dial that is not renewed counts as under way for so long
-	first time.Duration // pause before the first probe; each following one is doubled,
+	first time.Duration // pause before the first probe; each following one is half longer,
 	most  time.Duration // up to here
 }
 
@@ -78,6 +81,7 @@ func newTiming() timing {
 // begun is a grant that a store which loses its newest data may forget.
 type begun struct {
 	at   time.Time
+	now  int64 // on the store's clock
 	n    int
 	plan *plan
 }

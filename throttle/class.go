@@ -28,9 +28,27 @@ func (b *Budget) fold(c Class) Class {
 	return c
 }
 
+// latest is the class that was asked for last and what came of it: one message mostly
+// is of the class of the one before.
+type latest struct {
+	class  Class
+	capped *map[string]bool // Budget.capped then
+	*supply
+}
+
 // supply returns the supply of a class, making it on first use.
 func (b *Budget) supply(c Class) *supply {
-	c = b.fold(c)
+	capped := b.capped.Load()
+	if last := b.last.Load(); last != nil && last.capped == capped && last.class == c {
+		return last.supply
+	}
+	s := b.find(b.fold(c))
+	b.last.Store(&latest{c, capped, s})
+	return s
+}
+
+// find returns the supply of a folded class.
+func (b *Budget) find(c Class) *supply {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.supplies[c]

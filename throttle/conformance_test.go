@@ -259,6 +259,7 @@ func testAssumeClasses(t *testing.T, b backend) {
 		Streams: map[string]Share{"ad": {New: []Window{{3, time.Minute}}}},
 	})
 	b1, _ := f.budget()
+	connect(t, b1, "ad").Release()
 	for range 10 {
 		if _, err := b1.Message(within(t), naver); err != nil {
 			t.Fatal(err)

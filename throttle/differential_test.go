@@ -75,8 +75,8 @@ func TestMemoryIsRedis(t *testing.T) {
 			},
 			"charge": func(rt *rapid.T) {
 				k := charge{newCounter("c", "", time.Minute, true), rapid.IntRange(0, 9).Draw(rt, "n"), rapid.Bool().Draw(rt, "fill")}
-				same(rt, c, mem, func(s store) (any, error) {
-					return nil, s.charge(t.Context(), []string{"t:1000000"}, []charge{k})
+				same(rt, c, mem, func(s store) (restart, error) {
+					return s.charge(t.Context(), []string{"t:1000000"}, []charge{k})
 				})
 			},
 			"": func(rt *rapid.T) {
@@ -94,7 +94,7 @@ func same[T any](rt *rapid.T, lua, mem store, f func(store) (T, error)) T {
 	if err1 != nil || err2 != nil {
 		rt.Fatal(err1, err2)
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, usage{}, leaseLeft{}, renewed{}, breaker{}, ungreeted{}, refusedLogin{}),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, restart{}, usage{}, leaseLeft{}, renewed{}, breaker{}, ungreeted{}, refusedLogin{}),
 		cmpopts.EquateEmpty(), cmpopts.IgnoreMapEntries(func(_ string, b breaker) bool { return b.since == 0 && len(b.dials) == 0 }),
 		cmpopts.SortSlices(func(a, b refusedLogin) bool { return a.stream+" "+a.login < b.stream+" "+b.login }),
 		cmpopts.SortSlices(func(a, b string) bool { return a < b }),

@@ -28,7 +28,8 @@
 // for 1 s, 95.2 % for 2 s and again from 10 s up, 99 % just under 10 s. No scheme
 // does better: if arrivals may be S late, N+1 messages begun within W+S can all
 // arrive within W. A drain that always has mail loses nothing beyond that, as
-// long as it asks every 40 ms (late and the 20 ms slots may be taken ahead).
+// long as it asks every 40 ms (late and the 20 ms slots may be taken ahead),
+// which it can with Redis up to 40 ms away and back.
 //
 // Longer message windows, and all windows of new connections, are counted in 500
 // buckets, and a bucket counts until its end is W+S ago: never too little, and at
@@ -74,7 +75,8 @@
 // A stream's dials that the relay has not greeted are at most two in the whole
 // fleet (of living processes: a dead dialler's count for 10 s more). After one
 // was refused there is none until a pause has passed, then one probe at a time;
-// pauses grow from 1 to 60 s, each drawn from half a second up, and a greeting
+// pauses grow by half each time, from 1 to 60 s, each drawn within a fifth, so that
+// the relay is found to be back after about half the time that it was away; a greeting
 // ends them. Where connections of the stream are open, the relay is not down but
 // full: then half to one second is enough as soon as one of them has ended.
 // Refused credentials are not tried again before Reset; others are, at once. Being
@@ -103,11 +105,23 @@
 // within 100 ms. Being throttled is not an error. A process that dies loses the
 // slots it had leased and keeps its connections counted for 60 s, or until
 // ReleaseOwner. Redis's clock may be set back: the account's time then stands on
-// what was seen last. If Redis comes back with older data, AssumeFull keeps the
-// restart from giving a second budget, at the price of no new connection for as
-// long as the windows of up to a minute last; until it is called, each process is
-// still held to the limit by a golang.org/x/time/rate limiter of its own. A
-// breaker or warm-up that Redis lost begins anew.
+// what was seen last. A breaker or warm-up that Redis lost begins anew. Beside all
+// that Redis says, each process alone is held to the limit of messages by a
+// golang.org/x/time/rate limiter.
+//
+// A Redis that restarts, or a replica that takes over, may have lost its newest data:
+// two seconds of it where the append-only file is written every second. In any 3 s no
+// more connections are opened than may be open at once, or than the windows of new
+// connections allow in 6 s on average. So at the first attempt to connect after a
+// restart (the script sees another run_id) these are charged to every such window,
+// once, whoever was granted them and whether that process lives; and no connection is
+// granted for 3 s, in which all renew their leases and AssumeFull charges what the
+// living know of. Data that turns out to be older than 3 s fills windows of new
+// connections up to a minute. Slots are safe by themselves: after a restart they begin
+// behind all that were given out. Message windows longer than a minute are charged what
+// the living were granted in their last minute; what a process began that died within
+// the seconds which Redis lost is missing there. A Redis that says no run_id is taken
+// to have lost everything when AssumeFull is called.
 //
 // Not covered: a process that is stopped between taking a message or connection
 // and writing it; a way to the relay that delays by more than jitter; Redis's

@@ -3,6 +3,8 @@ package throttle
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,8 @@ type unreliable struct {
 	killed atomic.Bool         // for this process
 	slow   time.Duration       // longest way, one way
 	offset time.Duration       // of this process's idea of the store's clock
+	ran    *atomic.Int64       // restarts of the store; and those that it was told of
+	knows  int64
 }
 
 var errNoAnswer = errors.New("no answer")
@@ -64,6 +68,11 @@ func (u *unreliable) connect(ctx context.Context, p *plan, d dial) (g grant, err
 
 func (u *unreliable) renew(ctx context.Context, p *plan, r renewal) (a renewed, err error) {
 	err = u.trip(ctx, func() error { a, err = u.store.renew(ctx, p, r); return err })
+	return a, err
+}
+
+func (u *unreliable) charge(ctx context.Context, timelines []string, cs []charge) (a restart, err error) {
+	err = u.trip(ctx, func() error { a, err = u.store.charge(ctx, timelines, cs); return err })
 	return a, err
 }
 
@@ -114,4 +123,33 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("%d calls in a minute without an answer, want 40 to 150", n)
 		}
 	})
+}
+
+// copy is what a store has written down so far.
+func (m *Memory) copy() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := &Memory{
+		clock: m.clock, skew: m.skew, slots: maps.Clone(m.slots), counts: map[string]*count{}, firsts: maps.Clone(m.firsts),
+		stop: m.stop, open: maps.Clone(m.open), ran: m.ran, since: m.since, from: m.from, told: maps.Clone(m.told), dialled: m.dialled,
+		breakers: map[string]*breaker{}, refused: maps.Clone(m.refused), caps: maps.Clone(m.caps),
+	}
+	for name, c := range m.counts {
+		k.counts[name] = &count{buckets: slices.Clone(c.buckets), used: c.used}
+	}
+	for stream, b := range m.breakers {
+		kept := *b
+		kept.dials = slices.Clone(b.dials)
+		k.breakers[stream] = &kept
+	}
+	return k
+}
+
+// restore is a restart with what was written down.
+func (m *Memory) restore(k *Memory, run string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clock, m.skew, m.slots, m.counts, m.firsts, m.stop, m.open = k.clock, k.skew, k.slots, k.counts, k.firsts, k.stop, k.open
+	m.run, m.ran, m.since, m.from, m.told, m.dialled = run, k.ran, k.since, k.from, k.told, k.dialled
+	m.breakers, m.refused, m.caps = k.breakers, k.refused, k.caps
 }

@@ -233,7 +233,7 @@ func (b *Budget) take(ctx context.Context, p *plan) (*Lease, grant, error) {
 		return err
 	})
 	if g.n > 0 {
-		b.remember(begun{at: asked, n: 1, plan: p})
+		b.remember(begun{at: asked, now: g.now, n: 1, plan: p})
 		b.stats.dials.Add(1)
 	}
 	// An answer that was lost may have been a grant, and one that comes late was

@@ -2,11 +2,14 @@ package throttle
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +19,34 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// How much is drawn at random. An ordinary run, as scripts/test and CI make it, is to
+// stay well below a minute with the race detector on two processors. Nothing runs more
+// by itself: after a change of the windows, or of what is learned, do it by hand, as in
+// `go test ./throttle -seeds 16`.
+var moreSeeds = flag.Int("seeds", 1, "how many times as much the simulations and property tests draw at random")
+
+// seeds are how often each simulation is done.
+func seeds() uint64 { return uint64(max(1, *moreSeeds)) }
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	set := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	for name, value := range map[string]int{
+		"rapid.checks": 20 * int(seeds()),
+		// Most tests wait for windows to pass: more of them at once than there are
+		// processors.
+		"test.parallel": max(6, runtime.GOMAXPROCS(0)),
+	} {
+		if set[name] {
+			continue
+		}
+		if err := flag.Set(name, strconv.Itoa(value)); err != nil {
+			panic(err) // another name in this version of the library
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // backend is a place where a fleet can meet.
 type backend struct {

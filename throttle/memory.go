@@ -18,6 +18,13 @@ type Memory struct {
 	stop   [3]int64          // by right: until when lesser ones stand back
 	open   map[string]int64  // lapse by lease name
 	now    func() time.Time  // nil: time.Now
+	run    string            // which incarnation of the store this is; "": it does not say
+	ran    string            // the last one that this was seen on
+	since  int64             // dialled, when that one began
+	from   int64             // no connection is granted before, since that one began
+	told   map[string]string // by counter: the incarnation of which it has been charged
+
+	dialled int64 // when a connection was granted last
 
 	breakers map[string]*breaker        // by stream
 	refused  map[[2]string]refusedLogin // by stream and fingerprint

@@ -79,8 +79,13 @@ func (m *Memory) greeted(stream, lease string, now int64) (n int) {
 func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := m.clock
 	now, counts := m.tick(p.counters)
+	m.forgot(p, counts, now, min(now, before+micros(lostMost)))
 	n, retry := room(p.bounds, counts, 1)
+	if m.from > now {
+		n, retry = 0, max(retry, m.from-now)
+	}
 	if d.most > 0 {
 		ok, wait := m.gate(p.stream, d, now)
 		if retry = max(retry, wait); !ok {
@@ -91,12 +96,42 @@ func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 		return grant{retry: retry, now: now}, nil
 	}
 	m.open[d.lease] = now + micros(d.lapse)
+	m.dialled = now
 	m.count(p.counters, counts, now, 1)
 	if d.most > 0 {
 		b := m.breaker(p.stream, now)
 		b.dials = append(b.dials, ungreeted{d.lease, now, now + micros(d.dialing)})
 	}
 	return grant{n: 1, retry: retry, now: now}, nil
+}
+
+// whoIsIt notices another incarnation of the store.
+func (m *Memory) whoIsIt(now int64) {
+	if m.run != "" && m.run != m.ran {
+		m.ran, m.since, m.from = m.run, m.dialled, 0
+		if m.dialled > 0 {
+			m.from = now + micros(restartGrace)
+		}
+	}
+}
+
+// forgot charges once what an incarnation that has just begun may have forgotten.
+func (m *Memory) forgot(p *plan, counts []*count, now, at int64) {
+	m.whoIsIt(now)
+	for _, l := range p.losses {
+		c := p.counters[l.counter]
+		if m.run == "" || m.told[c.name] == m.run {
+			continue
+		}
+		if m.told == nil {
+			m.told = map[string]string{}
+		}
+		m.told[c.name] = m.run
+		if n := min(l.n, l.full-counts[l.counter].used); m.dialled > 0 && n > 0 {
+			counts[l.counter].add(at/c.grain, n)
+			counts[l.counter].frees = max(counts[l.counter].frees, 1)
+		}
+	}
 }
 
 func (m *Memory) gate(stream string, d dial, now int64) (ok bool, retry int64) {
@@ -190,7 +225,7 @@ func (m *Memory) reset(context.Context) error {
 	return nil
 }
 
-func (m *Memory) charge(_ context.Context, timelines []string, cs []charge) error {
+func (m *Memory) charge(_ context.Context, timelines []string, cs []charge) (restart, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	specs := make([]counter, len(cs))
@@ -210,7 +245,8 @@ func (m *Memory) charge(_ context.Context, timelines []string, cs []charge) erro
 			counts[i].add(now/c.grain, n)
 		}
 	}
-	return nil
+	m.whoIsIt(now)
+	return restart{m.since, m.from}, nil
 }
 
 func (m *Memory) usage(_ context.Context, cs []counter) (usage, error) {

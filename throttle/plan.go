@@ -93,6 +93,10 @@ type ramp struct {
 	Ramp
 }
 
+// loss is how many connections of a counter a store may have forgotten when it
+// restarts, and the most there is.
+type loss struct{ counter, n, full int }
+
 // plan is everything a store needs to know to answer one class, or one stream's
 // connections: the same on every call, so worked out once.
 type plan struct {
@@ -106,6 +110,7 @@ type plan struct {
 	ahead    int64  // µs slots may be taken ahead when not within the reserve
 	shares   []openShare
 	open     int
+	losses   []loss        // of a store that has just restarted
 	fresh    time.Duration // how old an answer may be and still be used; 0: any
 }
 
@@ -257,12 +262,53 @@ func (l Limits) connectPlan(stream string) *plan {
 	for _, w := range sorted(l.Streams[stream].New) {
 		p.bounds = append(p.bounds, bound{counter: p.add(newCounter("o", stream, w.Per, true)), n: w.N})
 	}
+	for _, b := range p.bounds {
+		p.losses = append(p.losses, loss{b.counter, min(b.n, l.burst()), b.n})
+	}
+	l.planBurst(p)
 	for _, w := range append(slices.Clone(l.New), l.Streams[stream].New...) {
 		if age := slack(w.Per) - jitter(w.Per); p.fresh == 0 || age < p.fresh {
 			p.fresh = age
 		}
 	}
 	return p
+}
+
+// lostMost is how much of its newest data a Redis that writes an append-only file
+// every second may lose when it dies; it says itself that two seconds are possible.
+const lostMost = 3 * time.Second
+
+// restartGrace is how long no connection is opened after a restart was noticed: the
+// leases of all processes have been renewed by then, and each had its say.
+const restartGrace = 3 * time.Second
+
+// burst is how many connections may be opened in any lostMost: as many as may be open,
+// or twice as many as the windows allow in that time on average.
+func (l Limits) burst() int {
+	rate := math.Inf(1) // a second
+	for _, w := range l.New {
+		rate = min(rate, float64(w.N)/w.Per.Seconds())
+	}
+	if math.IsInf(rate, 1) {
+		return maxN
+	}
+	return max(l.Open, int(min(maxN, math.Ceil(2*rate*lostMost.Seconds()))))
+}
+
+// planBurst keeps what a restarted store may have forgotten small, so that a restart
+// does not cost the whole window.
+func (l Limits) planBurst(p *plan) {
+	if len(l.New) == 0 {
+		return
+	}
+	b := bound{counter: p.add(newCounter("b", "", lostMost, true)), n: l.burst()}
+	for _, s := range p.shares {
+		c := p.add(newCounter("b", s.stream, lostMost, s.stream == p.stream))
+		if s.stream != p.stream {
+			b.held = append(b.held, held{c, s.n})
+		}
+	}
+	p.bounds = append(p.bounds, b)
 }
 
 // find returns the place of a counter, or -1.

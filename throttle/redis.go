@@ -13,6 +13,9 @@ import (
 //go:embed lua/lib.lua
 var libLua string
 
+//go:embed lua/run.lua
+var runLua string
+
 //go:embed lua/dials.lua
 var dialsLua string
 
@@ -60,12 +63,12 @@ func newRedisStore(c redis.UniversalClient, prefix, account string) *redisStore 
 		c:              c,
 		base:           fmt.Sprintf("%s:{b:%s}:", prefix, account),
 		messagesScript: script(messagesLua),
-		connectScript:  script(dialsLua, connectLua),
+		connectScript:  script(runLua, dialsLua, connectLua),
 		settleScript:   script(dialsLua, settleLua),
 		renewScript:    script(dialsLua, renewLua),
 		releaseScript:  script(dialsLua, releaseLua),
 		ownerScript:    script(dialsLua, ownerLua),
-		chargeScript:   script(chargeLua),
+		chargeScript:   script(runLua, chargeLua),
 		usageScript:    script(usageLua),
 		resetScript:    script(resetLua),
 		observing:      newObserveScripts(script),
@@ -88,7 +91,7 @@ func (c *call) counters(base string, cs []counter) {
 	c.add(len(cs))
 	for _, k := range cs {
 		c.keys = append(c.keys, base+"n:"+k.name)
-		c.add(k.name, k.grain, k.span, flag(k.charge))
+		c.add(k.name, k.grain, k.span, oneIf(k.charge))
 	}
 }
 
@@ -162,6 +165,10 @@ func (s *redisStore) connect(ctx context.Context, p *plan, d dial) (grant, error
 	c := s.call()
 	c.add(d.lease, p.stream, micros(d.lapse), d.login, micros(d.dialing), d.most)
 	c.counters(s.base, p.counters)
+	c.add(micros(lostMost), micros(restartGrace), len(p.losses))
+	for _, l := range p.losses {
+		c.add(l.counter+1, l.n, l.full)
+	}
 	c.bounds(p.bounds)
 	c.openings(p)
 	return c.grant(ctx, s, s.connectScript)
@@ -179,7 +186,7 @@ func (s *redisStore) renew(ctx context.Context, p *plan, r renewal) (renewed, er
 	c.openings(p)
 	c.add(len(r.leases))
 	for i, l := range r.leases {
-		c.add(l, flag(r.ungreeted[i]))
+		c.add(l, oneIf(r.ungreeted[i]))
 	}
 	answer, err := c.run(ctx, s, s.renewScript).Slice()
 	if err != nil {
@@ -188,7 +195,7 @@ func (s *redisStore) renew(ctx context.Context, p *plan, r renewal) (renewed, er
 	return readRenewed(answer, len(r.leases))
 }
 
-func flag(b bool) int {
+func oneIf(b bool) int {
 	if b {
 		return 1
 	}
@@ -222,9 +229,9 @@ func (s *redisStore) forgive(ctx context.Context, stream, login string) error {
 	return c.run(ctx, s, s.resetScript).Err()
 }
 
-func (s *redisStore) charge(ctx context.Context, timelines []string, cs []charge) error {
+func (s *redisStore) charge(ctx context.Context, timelines []string, cs []charge) (restart, error) {
 	c := s.call()
-	c.add(micros(aheadWithin), len(timelines))
+	c.add(micros(aheadWithin), micros(restartGrace), len(timelines))
 	for _, name := range timelines {
 		c.add(name)
 	}
@@ -235,9 +242,16 @@ func (s *redisStore) charge(ctx context.Context, timelines []string, cs []charge
 	c.counters(s.base, specs)
 	c.add(len(cs))
 	for i, k := range cs {
-		c.add(i+1, k.n, flag(k.fill))
+		c.add(i+1, k.n, oneIf(k.fill))
 	}
-	return c.run(ctx, s, s.chargeScript).Err()
+	r, err := c.run(ctx, s, s.chargeScript).Int64Slice()
+	if err != nil {
+		return restart{}, err
+	}
+	if len(r) != 2 {
+		return restart{}, fmt.Errorf("budget script answered %d numbers, want 2", len(r))
+	}
+	return restart{since: r[0], from: r[1]}, nil
 }
 
 func (s *redisStore) usage(ctx context.Context, cs []counter) (usage, error) {

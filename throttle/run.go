@@ -71,19 +71,20 @@ func (b *Budget) refill(ctx context.Context, s *supply) {
 		}
 		before := time.Now()
 		g, err := b.lease(ctx, s.plan, n, back)
-		wait := time.Duration(0)
+		next := before
 		switch {
 		case err != nil:
-			wait = pause.next()
+			next = time.Now().Add(pause.next())
 		default:
 			pause.reset()
 			s.stock.foresee(dryUntil(g, time.Now()))
 			s.stock.deliver(time.Now(), tokens(g, before, time.Now()))
 			if g.n < n {
-				wait = nextAsk(g, longestGap)
+				// The store's clock was read after before, and will be as long after this.
+				next = before.Add(nextAsk(g, longestGap))
 			}
 		}
-		if _, err := sleepUntil(ctx, time.Now().Add(wait)); err != nil {
+		if _, err := sleepUntil(ctx, next); err != nil {
 			return
 		}
 	}
@@ -99,7 +100,7 @@ func (b *Budget) lease(ctx context.Context, p *plan, n int, back []unused) (g gr
 	})
 	if err == nil && g.n > 0 {
 		b.stats.leased.Add(uint64(g.n))
-		b.remember(begun{at: time.Now(), n: g.n, plan: p})
+		b.remember(begun{at: time.Now(), now: g.now, n: g.n, plan: p})
 	}
 	return g, err
 }

@@ -70,7 +70,7 @@ func TestKeysShareASlot(t *testing.T) {
 	_, err1 := s.renew(ctx, l.connectPlan(""), renewal{leases: []string{"ad:o:1"}, ungreeted: []bool{true}, lapse: sec, dialing: sec})
 	_, err2 := s.releaseOwner(ctx, "o")
 	_, err3 := s.usage(ctx, l.messagePlan(Class{Stream: "auth"}).counters)
-	err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan(Class{Stream: "ad"}).counters[0], 1, true}})
+	_, err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan(Class{Stream: "ad"}).counters[0], 1, true}})
 	err5 := s.release(ctx, []string{"ad:o:1"})
 	err6 := s.settle(ctx, report{lease: "ad:o:1", stream: "ad", login: "f", news: newsRefused})
 	err7 := s.settle(ctx, report{lease: "auth:o:1", stream: "auth", login: "f", news: newsLogin})

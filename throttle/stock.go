@@ -12,6 +12,10 @@ import (
 // soon is how far ahead a stock looks: it leases what the last such stretch used.
 const soon = 25 * time.Millisecond
 
+// grain is how seldom what was used fades: at every message it would cost as much as
+// all the rest.
+const grain = soon / 50
+
 // token is the right to begin one message between two points of our own
 // monotonic clock.
 type token struct {
@@ -158,7 +162,11 @@ func (s *stock) cool(now time.Time) {
 	if !s.starved.IsZero() {
 		return
 	}
-	s.heat *= math.Exp(-float64(now.Sub(s.heated)) / float64(soon))
+	past := now.Sub(s.heated)
+	if past < grain {
+		return
+	}
+	s.heat *= math.Exp(-float64(past) / float64(soon))
 	s.heated = now
 }
 

@@ -29,7 +29,7 @@ type store interface {
 	releaseOwner(ctx context.Context, owner string) (int, error)
 	// charge counts what the store may have forgotten, and closes every timeline
 	// for as long as slots may have been taken ahead.
-	charge(ctx context.Context, timelines []string, cs []charge) error
+	charge(ctx context.Context, timelines []string, cs []charge) (restart, error)
 	// usage reads the counters, the leases and the breakers.
 	usage(ctx context.Context, cs []counter) (usage, error)
 	// reset forgets breakers, refused logins and all that was learned.
@@ -81,6 +81,11 @@ type charge struct {
 	n    int
 	fill bool
 }
+
+// restart is when the last connection was granted of which a store knew when it
+// began, and from when on it grants others, both on its clock; 0: there was none, or it
+// does not say.
+type restart struct{ since, from int64 }
 
 // usage is what the store knows.
 type usage struct {

@@ -1,11 +1,12 @@
 -- Counts what the data set may have forgotten, and closes every timeline for as
 -- long as slots may have been taken ahead.
 --
--- ARGV: AHEAD; COUNT of timelines, then NAME each; counters (see lib.lua);
+-- ARGV: AHEAD; GRACE (see run.lua); COUNT of timelines, then NAME each; counters (see lib.lua);
 --       COUNT of charges, then COUNTER N FILL each (FILL 1: up to N)
--- Returns: 1
+-- Returns: when the last connection was granted of which this Redis knew when it
+--       began, and from when on it grants others (0: there was none)
 
-local ahead = num()
+local ahead, grace = num(), num()
 for _ = 1, num() do
   local name = take()
   local free = tonumber(redis.call('HGET', state, name) or '') or 0
@@ -21,5 +22,6 @@ for _ = 1, num() do
     count(c, n)
   end
 end
+local _, since, from = whoIsIt(grace)
 save()
-return 1
+return {since, from}

@@ -2,6 +2,9 @@
 --
 -- ARGV: LEASE STREAM LAPSE; LOGIN, the LAPSE of the dial, and how many dials of
 --       the stream may be under way (0: any number, and no breaker); counters;
+--       LOSS, for how long the data may be behind what was granted; GRACE, in
+--       which none is granted then; COUNT, then
+--       COUNTER N FULL each: what may have been granted in LOSS, and all there is;
 --       windows; open connections (see lib.lua)
 -- Returns: 1 or 0, 0, 0, time after which to ask again (0: when one is given
 --       back), now
@@ -9,7 +12,24 @@
 local lease, stream, lapse = take(), take(), num()
 local login, dialing, most = take(), num(), num()
 local cs = counters()
+local loss, grace = num(), num()
+local run, _, from = whoIsIt(grace)
+local lost = math.min(now, last + loss)
+for _ = 1, num() do
+  local c, most, full = cs[num()], num(), num()
+  if run ~= '' and redis.call('HGET', state, 'r:' .. c.name) ~= run then
+    redis.call('HSET', state, 'r:' .. c.name, run)
+    most = math.min(most, full - c.used)
+    if dialled > 0 and most > 0 then
+      count(c, most, lost)
+      c.frees = math.max(c.frees, 1)
+    end
+  end
+end
 local n, retry = room(cs, 1)
+if from > now then
+  n, retry = 0, math.max(retry, from - now)
+end
 local mayOpen = openings(true)
 local list
 if most > 0 then
@@ -21,6 +41,7 @@ if most > 0 then
 end
 if n == 1 and mayOpen(stream) then
   redis.call('ZADD', open, int(now + lapse), lease)
+  change('dialled', now)
   for _, c in ipairs(cs) do
     if c.charge then
       count(c, 1)

@@ -3,7 +3,8 @@
 -- KEYS[1]  hash: clock, skew, t:PER (next free slot of a window kept by slots;
 --          t:PER:x:STREAM and t:PER:g:GROUP of limits of their own), u:NAME (sum
 --          of a counter's buckets), f:DOMAIN (when its warm-up began), p:RIGHT
---          (see messages.lua), breakers (see dials.lua), and what was learned:
+--          (see messages.lua), breakers (see dials.lua), dialled and r (see
+--          run.lua), and what was learned:
 --          k:rate and k:rate:GROUP (least time between messages; t:k and
 --          t:k:GROUP hold the last slot), k:open (most connections)
 -- KEYS[2]  sorted set: leases of open connections, STREAM:OWNER:NUMBER by lapse
@@ -82,8 +83,8 @@ local function counters()
   return cs
 end
 
-local function count(c, n)
-  local index = math.floor(now / c.grain)
+local function count(c, n, at) -- at: not before the newest bucket; nil: now
+  local index = math.floor((at or now) / c.grain)
   local tail = redis.call('LINDEX', c.list, -1)
   local at, had
   if tail then

@@ -7,7 +7,7 @@
 
 local lease, stream, login = take(), take(), take()
 local news, why, after = take(), take(), num()
-local half, longest, jitter = num() / 2, num(), num()
+local first, most, jitter = num(), num(), num()
 if news == 'login' then
   set('l:' .. stream .. ':' .. login, int(now) .. ' ' .. why)
 end
@@ -20,9 +20,9 @@ if mine and not (b and mine.start < b.last) then
   else
     b = b or {since = now, fails = 0}
     b.fails = b.fails + 1
-    local most = math.min(longest, 2 * half * 2 ^ math.min(b.fails - 1, 30))
-    local pause = math.floor(half + jitter * (most - half))
-    local early = math.min(pause, math.floor(half + jitter * half))
+    local full = math.min(first * 1.5 ^ math.min(b.fails - 1, 30), most)
+    local pause = math.floor(math.min(full * (0.8 + 0.4 * jitter), most))
+    local early = math.min(pause, math.floor(first * (1 + jitter) / 2))
     if after > 0 then
       pause = math.max(pause, after)
       early = pause
