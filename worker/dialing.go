@@ -21,16 +21,21 @@ type halted struct {
 func (h *halted) Error() string { return h.why }
 
 // connect runs the stream's connections. What the relay refuses for good holds the
-// login for the whole fleet until it is lifted, or other credentials are there.
-func (l *lane) connect(ctx, stop context.Context) {
+// login for the whole fleet until it is lifted, or other credentials are there. Its
+// error is smtp.ErrHung.
+func (l *lane) connect(ctx, stop context.Context) error {
 	for ctx.Err() == nil {
 		err := l.pool(ctx, stop)
-		if err == nil || ctx.Err() != nil {
-			return
+		switch {
+		case errors.Is(err, smtp.ErrHung):
+			return err
+		case err == nil || ctx.Err() != nil:
+			return nil
 		}
 		l.hold(ctx, err)
 		l.waitLifted(ctx)
 	}
+	return nil
 }
 
 // budgetPatience is how long a connection waits for the budget before that is told.

@@ -90,8 +90,12 @@ func (l *lane) blocks() int {
 	return 6
 }
 
-// run works until ctx ends, then drains; when stop ends it leaves at once.
-func (l *lane) run(ctx, stop context.Context) {
+// run works until ctx ends, then drains; when stop ends it leaves at once. Its error is
+// smtp.ErrHung: then it waits for nothing, because what hangs may hold what the rest of
+// the lane waits for.
+func (l *lane) run(ctx, stop context.Context) error {
+	stop, end := context.WithCancel(stop)
+	defer end()
 	if err := l.conf.Queue.LiftLogin(ctx, l.stream, l.login); err != nil && ctx.Err() == nil {
 		l.log.Warn("a hold on the login was not lifted", "err", err)
 	}
@@ -101,14 +105,18 @@ func (l *lane) run(ctx, stop context.Context) {
 	pumping.Go(func() { l.pumpLoop(ctx) })
 	pumping.Go(func() { l.watchSuppressed(ctx) })
 	pumping.Go(func() { l.trim(ctx) })
-	running, end := context.WithCancel(stop)
+	running, done := context.WithCancel(stop)
+	defer done()
 	pumping.Go(func() { l.errands.run(running) })
 	taking.Go(func() { l.takeJobs(ctx, stop) })
-	l.connect(ctx, stop)
+	if err := l.connect(ctx, stop); err != nil {
+		return fmt.Errorf("stream %s: %w", l.stream, err)
+	}
 	taking.Wait()
-	end()
+	done()
 	pumping.Wait()
 	l.countConnections(stop)
+	return nil
 }
 
 // pumpLoop keeps the short queue of jobs filled.

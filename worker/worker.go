@@ -59,7 +59,8 @@ type Stream struct {
 }
 
 // Run works until ctx ends, then drains: no new MAIL, open dots awaited, outcomes
-// stored, claims given back, QUIT. When force ends as well it leaves at once.
+// stored, claims given back, QUIT. When force ends as well it leaves at once. A worker
+// that was declared dead, or of which a goroutine hangs (smtp.ErrHung), begins anew.
 func Run(ctx, force context.Context, c Config) error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -67,6 +68,10 @@ func Run(ctx, force context.Context, c Config) error {
 	for {
 		err := c.incarnation(ctx, force)
 		switch {
+		case errors.Is(err, smtp.ErrHung) && ctx.Err() == nil:
+			// Its messages are in the record that it leaves behind, as a dead worker's are.
+			c.Log.Error("a fault of this program; leaving everything to others and joining again under a new name", "err", err)
+			continue
 		case !errors.Is(err, queue.ErrFenced):
 			return err
 		case ctx.Err() != nil:
@@ -106,9 +111,15 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 	keep.Go(func() { sh.fleet.run(ctx) })
 
 	var lanes sync.WaitGroup
+	hung := make(chan error, len(c.Streams))
 	for s := range c.Streams {
 		l := newLane(c, s, m, budget, sh)
-		lanes.Go(func() { l.run(ctx, stop) })
+		lanes.Go(func() {
+			if err := l.run(ctx, stop); err != nil {
+				hung <- err
+				leave()
+			}
+		})
 	}
 	lanes.Wait()
 	end()
@@ -118,7 +129,12 @@ func (c Config) incarnation(ctx, force context.Context) (err error) {
 	if err := m.Leave(bye); err != nil {
 		c.Log.Warn("could not sign off; others will find out", "err", err)
 	}
-	return m.Err()
+	select {
+	case err := <-hung:
+		return err
+	default:
+		return m.Err()
+	}
 }
 
 // join becomes a member, however long Redis takes for it; nil without an error means that

@@ -15,6 +15,7 @@
 //	FAULT_OFF      names of guards to leave out, separated by ";"
 //	FAULT_SCALE    waits that are minutes long are divided by this number
 //	FAULT_DNS      host:port of the name server to ask instead of the system's
+//	FAULT_COUNT    if not empty, each SIGUSR1 is answered with the number of goroutines
 //
 // What is done is told on standard error first. A wrong setting ends the process:
 // a fault that does not happen must not look like one that did no harm.

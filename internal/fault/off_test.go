@@ -13,6 +13,7 @@ func TestNothingHappens(t *testing.T) {
 	t.Setenv("FAULT_OFF", "guard")
 	t.Setenv("FAULT_SCALE", "10")
 	t.Setenv("FAULT_DNS", "127.0.0.1:53")
+	t.Setenv("FAULT_COUNT", "1")
 	Here("here")
 	HereFor("here", "key")
 	Part("part", []byte("text"), func([]byte) (int, error) {

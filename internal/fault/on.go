@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -40,8 +42,21 @@ var current = sync.OnceValue(func() *plan {
 		fmt.Fprintln(os.Stderr, "fault:", err)
 		os.Exit(2)
 	}
+	if os.Getenv("FAULT_COUNT") != "" {
+		go count()
+	}
 	return p
 })
+
+// count says at each SIGUSR1 how many goroutines there are, its own among them.
+func count() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	fmt.Fprintln(os.Stderr, "fault: counting")
+	for range asked {
+		fmt.Fprintf(os.Stderr, "fault: %d goroutines\n", runtime.NumGoroutine())
+	}
+}
 
 func parse(env func(string) string) (*plan, error) {
 	p := &plan{points: map[string][]*point{}, off: map[string]bool{}, scale: 1, dns: env("FAULT_DNS")}

@@ -3,6 +3,10 @@
 package fault
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -77,5 +81,40 @@ func TestActions(t *testing.T) {
 			c.signal != 0 && status.Signal() != c.signal {
 			t.Errorf("%s: %v, out %q, told %.60q", c.points, cmd.ProcessState, out, errs.String())
 		}
+	}
+}
+
+// A process that is asked how many goroutines it has says so, each time.
+func TestCount(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("FAULT_COUNT") != "" { // the child
+		Here("anywhere")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=TestCount$")
+	cmd.Env = append(os.Environ(), "FAULT_COUNT=1")
+	in, err1 := cmd.StdinPipe()
+	told, err2 := cmd.StderrPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(told)
+	for n := range 3 {
+		if !lines.Scan() {
+			t.Fatal("nothing is told")
+		}
+		var goroutines int
+		if _, err := fmt.Sscanf(lines.Text(), "fault: %d goroutines", &goroutines); n > 0 && (err != nil || goroutines < 2) {
+			t.Errorf("told %q", lines.Text())
+		}
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Error(err)
+		}
+	}
+	_ = in.Close()
+	_, _ = io.Copy(io.Discard, told)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -24,7 +24,7 @@ func networkFaults() []fault {
 		{id: "C1c", name: "both workers cut off from Redis for 7 s, silently", promise: "nobody declared dead; no dot meanwhile", runs: 1,
 			run: allCutOff(setup{proxied: true, rate: 300})},
 		{id: "C2", name: "relay cut off silently in mid-campaign (time limits 60 times shorter)", promise: "connections given up; ≤ 2 a connection unknown", runs: 2,
-			run: campaign(setup{proxied: true, rate: 500, env: []string{"FAULT_SCALE=60"}, patience: 75 * time.Second}, 1, silentRelay)},
+			run: campaign(setup{proxied: true, rate: 500, env: []string{"FAULT_SCALE=60"}, patience: 20 * time.Second}, 1, silentRelay)},
 		{id: "C3", name: "RST on every connection to the relay, eight times", promise: "only what had its dot out is unknown", runs: 2, quick: true,
 			run: campaign(setup{proxied: true, rate: 300}, 1, resets)},
 		{id: "C4", name: "relay 100 ms away with 100 ms of jitter and 64 KB/s a connection; Redis 5 ms away", promise: "no unknown, no attempt used up", runs: 1,
@@ -51,7 +51,7 @@ func cutOff(up, down trouble) func(testing.TB) *result {
 		one := r.worker()
 		r.send()
 		r.under(100)
-		r.write("direct.yaml", r.yaml(r.store.Addr(), r.srv.Addr(), ""))
+		r.write("direct.yaml", r.yaml(r.store.Addr(), r.srv.Addr()))
 		r.workerOn("direct.yaml")
 		gone := time.Now()
 		r.toRedis.set(up, down)
@@ -90,7 +90,7 @@ func allCutOff(s setup) func(testing.TB) *result {
 		t.Helper()
 		r, out := begin(t, s)
 		other := startProxy(t, r.store.Addr())
-		r.write("other.yaml", r.yaml(other.addr(), r.srv.Addr(), ""))
+		r.write("other.yaml", r.yaml(other.addr(), r.srv.Addr()))
 		r.worker()
 		r.send()
 		r.under(20)
@@ -204,7 +204,7 @@ func sendByName(t testing.TB, modes []string) *result {
 	r, out := begin(t, setup{rate: 300, env: []string{"FAULT_DNS=" + pc.LocalAddr().String()},
 		limits: "limits: {connections: {open: 8, new: [6000/1m]}, messages: [300/1s], per_connection: {messages: 40, age: 5m, idle: 30s}}"})
 	_, port, _ := net.SplitHostPort(r.srv.Addr())
-	r.write("sluice.yaml", r.yaml(r.store.Addr(), relay.Host+":"+port, ""))
+	r.write("sluice.yaml", r.yaml(r.store.Addr(), relay.Host+":"+port))
 	r.worker()
 	r.send()
 	for i, mode := range modes {
@@ -238,7 +238,7 @@ func fewDescriptors(t testing.TB) *result {
 
 // counting is a listener in the relay's place that ends every connection at once.
 func relayDown(t testing.TB) *result {
-	r, out := begin(t, setup{proxied: true, rate: 400, patience: 75 * time.Second})
+	r, out := begin(t, setup{proxied: true, rate: 400, patience: 20 * time.Second})
 	down, attempts := refusingTarget(t)
 	r.worker()
 	r.send()
@@ -288,7 +288,7 @@ func refusingTarget(t testing.TB) (addr string, attempts func() int) {
 }
 
 func lateCodes(t testing.TB) *result {
-	r, out := begin(t, setup{proxied: true, stream: "auth", recipients: 60, rate: 400, auth: "reserve: [20/1s], connections: 2, ttl: 3s", patience: 75 * time.Second})
+	r, out := begin(t, setup{proxied: true, stream: "auth", recipients: 60, rate: 400, auth: "reserve: [20/1s], connections: 2, ttl: 3s", patience: 20 * time.Second})
 	r.worker()
 	r.toRelay.refusing(true)
 	r.send()

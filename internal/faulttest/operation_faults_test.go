@@ -14,12 +14,14 @@ import (
 func operationFaults() []fault {
 	return []fault{
 		{id: "H5", name: "four workers, one killed and started anew each second", promise: "never over the limit, in any second", runs: 2, run: restartStorm},
+		{id: "H5b", name: "every key of the budget deleted, ten times, under two workers", promise: "never over the messages' limit, in any second; never more connections open than allowed", runs: 2, run: budgetDeleted},
 		{id: "H9", name: "paused and resumed ten times at random moments, then cancelled, over 3 workers", promise: "nothing is begun once the command has returned; nobody skipped, nobody twice", runs: 2, quick: true, run: steered},
 		{id: "H11", name: "12,000 recipients refused", promise: "every one of them in the report", runs: 1,
 			run: scripted(setup{recipients: 12_000, rate: 4000}, func(_ *rig, out *result) {
 				out.mayRefuse = 12_000
 			}, relay.Rule{Stage: relay.Rcpt, Reply: "550 5.7.0 not today"})},
 		{id: "H12", name: "producer killed while it stores, at both ends of its commit, and repeated", promise: "one campaign, nobody twice", runs: 4, quick: true, run: inTurn([]string{"queue.put=kill@7", "queue.committed=kill@1", "queue.put=kill@1", "queue.put=kill@12"}, producerKilled)},
+		{id: "H14", name: "campaigns whose retention ends, one after the other", promise: "no key, descriptor or goroutine of theirs is left", runs: 1, run: retained},
 	}
 }
 
@@ -42,6 +44,33 @@ func restartStorm(t testing.TB) *result {
 	if m := int(r.srv.Stats().OpenMax); m > r.connections {
 		out.fail("%d connections open at once, of %d", m, r.connections)
 	}
+	return out
+}
+
+// budgetDeleted takes away all that Redis knows of what was granted, again and again.
+func budgetDeleted(t testing.TB) *result {
+	r, out := begin(t, setup{recipients: 6000, rate: 300})
+	r.worker()
+	r.worker()
+	r.send()
+	r.under(100)
+	deleted := 0
+	for range 10 {
+		keys := r.rdb.Keys(t.Context(), "sluice:{b:*").Val()
+		if deleted += len(keys); len(keys) == 0 {
+			out.fail("the budget has no keys to delete")
+			break
+		}
+		if err := r.rdb.Del(t.Context(), keys...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		idle(time.Second + rand.N(500*time.Millisecond))
+	}
+	r.end(out)
+	if m := int(r.srv.Stats().OpenMax); m > r.connections {
+		out.fail("%d connections open at once, of %d", m, r.connections)
+	}
+	out.note("%d keys deleted; at most %d mails in any second, of %d", deleted, overshoot(r.srv.MailTimes(), 0, time.Second), r.rate)
 	return out
 }
 

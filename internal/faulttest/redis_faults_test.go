@@ -25,6 +25,7 @@ func redisFaults() []fault {
 		})},
 		{id: "B4", name: "fail-over to a replica that lags by a second", promise: "workers write again what it missed: nothing lost, nothing twice", runs: 2, run: failOver},
 		{id: "B4b", name: "the same, and all workers die with it", promise: "campaign verify repairs", runs: 1, run: failOverAlone},
+		{id: "B4c", name: "fail-over to a replica that lags by 13 s: more than workers remember", promise: "nothing is sent until --accept-rewind; nothing twice", runs: 1, run: failOverFarBehind},
 		{id: "B5", name: "READONLY, NOREPLICAS, MASTERDOWN and LOADING, some seconds each", promise: "all of them are waits: no attempt used up", runs: 2, run: refusals},
 		{id: "B6", name: "maxmemory reached", promise: "producers refused at 70 %, what is queued is sent", runs: 1, run: memoryFull},
 		{id: "B6b", name: "maxmemory far below what is used", promise: "everything waits, then goes on; no attempt used up", runs: 1,
@@ -37,6 +38,7 @@ func redisFaults() []fault {
 			run: campaign(setup{rate: 400}, 2, scripts)},
 		{id: "B11", name: "login codes enqueued while a producer stores 200,000", promise: "codes do not wait for it", runs: 1, run: codesBesideBulk},
 		{id: "B12", name: "an older data set comes back under living workers", promise: "nothing is sent until --accept-rewind; nothing twice", runs: 1, run: oldBackup},
+		{id: "B13", name: "a second installation, with another login at another relay, on the same Redis", promise: "each sends its own and says what it leaves alone; a name of the other's is refused", runs: 1, run: twoInstallations},
 	}
 }
 
@@ -67,7 +69,7 @@ func stalled(d time.Duration) func(*rig, *result) {
 
 // refusals makes Redis answer every write, and some reads, with an error that passes.
 func refusals(t testing.TB) *result {
-	return campaign(setup{recipients: 5000, rate: 400, patience: 90 * time.Second, redis: []string{"--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024"}}, 2,
+	return campaign(setup{recipients: 5000, rate: 400, patience: 20 * time.Second, redis: []string{"--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024"}}, 2,
 		func(r *rig, out *result) {
 			ctx := r.t.Context()
 			must := func(err error) {

@@ -116,12 +116,17 @@ func follows(t testing.TB, master *redis.Client) {
 	})
 }
 
-// promote makes a lagging replica the master, as a sentinel would.
-func promote(r *rig, replica *redistest.Server) {
+// leaveBehind lets a replica hear nothing for so long, and kills its master then.
+func leaveBehind(r *rig, replica *redistest.Server, lag time.Duration) {
 	r.t.Helper()
 	replica.Freeze()
-	idle(time.Second)
+	idle(lag)
 	r.store.Kill()
+}
+
+// promote makes a replica the master, as a sentinel would.
+func promote(r *rig, replica *redistest.Server) {
+	r.t.Helper()
 	replica.Thaw()
 	rdb := redis.NewClient(&redis.Options{Addr: replica.Addr()})
 	defer rdb.Close()
@@ -138,6 +143,7 @@ func failOver(t testing.TB) *result {
 	r.worker()
 	r.send()
 	r.under(r.recipients / 3)
+	leaveBehind(r, replica, time.Second)
 	promote(r, replica)
 	back := time.Now()
 	r.noteAway(out, back, back)
@@ -149,6 +155,7 @@ func failOverAlone(t testing.TB) *result {
 	one := r.worker()
 	r.send()
 	r.under(r.recipients / 3)
+	leaveBehind(r, replica, time.Second)
 	promote(r, replica)
 	one.kill()
 	out.crashes = 1
@@ -179,9 +186,16 @@ func oldBackup(t testing.TB) *result {
 	idle(13 * time.Second)
 	r.store.Kill()
 	copyDir(t, backup, filepath.Join(r.store.Dir(), "appendonlydir"))
+	return r.acceptOlder(out, one, r.store.Restart, func() { r.verify(out) })
+}
+
+// acceptOlder brings older data back under a worker, lets another start, and accepts
+// the data at last. Redis is gone when it is called.
+func (r *rig) acceptOlder(out *result, one *process, comes, repair func()) *result {
+	r.t.Helper()
 	r.still()
 	before := r.sent()
-	r.store.Restart()
+	comes()
 	idle(6 * time.Second)
 	// What a worker had begun it may end: nobody else can have sent that.
 	if n := r.sent() - before; n > r.connections {
@@ -195,9 +209,56 @@ func oldBackup(t testing.TB) *result {
 		out.fail("%d mails sent from an older data set by a new worker", n)
 	}
 	two.kill()
-	r.verify(out)
-	p := start(t, r.dir, r.env, "worker", "--accept-rewind", "--config", "sluice.yaml")
+	repair()
+	p := start(r.t, r.dir, r.env, "worker", "--accept-rewind", "--config", "sluice.yaml")
 	r.workers = append(r.workers, p)
 	out.crashes = 2
-	return r.end(out)
+	out.mayUnknown = r.recipients
+	r.end(out)
+	if !p.says("older data accepted") {
+		out.fail("nothing was accepted: %s", tail(p.errs.String(), 500))
+	}
+	return out
+}
+
+// failOverFarBehind promotes a replica that was cut off for so long that the workers
+// cannot write again what it missed.
+func failOverFarBehind(t testing.TB) *result {
+	r, out, replica := pairOfRedis(t, setup{recipients: 8000, rate: 300})
+	one := r.worker()
+	r.send()
+	r.under(600)
+	leaveBehind(r, replica, 13*time.Second)
+	return r.acceptOlder(out, one, func() { promote(r, replica) }, func() {})
+}
+
+// twoInstallations puts two of them on one Redis, each with a campaign and a relay of
+// its own.
+func twoInstallations(t testing.TB) *result {
+	r, out := begin(t, setup{rate: 600})
+	other := newRig(t, setup{user: "rehearsal", recipients: 1000})
+	other.write("sluice.yaml", other.yaml(r.store.Addr(), other.srv.Addr()))
+	stranger := other.worker()
+	r.send()
+	if !within(10*time.Second, func() bool { return stranger.says("enqueued for another relay account") }) {
+		out.fail("the other installation's worker does not say what it leaves alone: %s", tail(stranger.errs.String(), 500))
+	}
+	r.worker()
+	r.under(r.recipients / 3)
+	if code, _, errs := other.run(other.sending()...); code != 2 || !strings.Contains(errs, `called "c1" already`) {
+		out.fail("a name of the other installation's: exit code %d: %s", code, tail(errs, 300))
+	}
+	other.begins("c2")
+	other.send()
+	r.end(out)
+	theirs := other.end(&result{})
+	for _, bad := range theirs.complaints() {
+		out.fail("the other's campaign: %s", bad)
+	}
+	if a, b := r.sent(), other.sent(); a != r.recipients || b != other.recipients {
+		out.fail("one relay has %d mails and the other %d, of %d and %d", a, b, r.recipients, other.recipients)
+	}
+	out.add(theirs.account)
+	r.noDeaths(out)
+	return out
 }

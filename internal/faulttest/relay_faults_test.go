@@ -1,6 +1,8 @@
 package faulttest
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,7 @@ func relayFaults() []fault {
 		{id: "D15b", name: "454 to every third login", promise: "tried again", runs: 1,
 			run: scripted(setup{rate: 600, limits: "limits: {connections: {open: 8, new: [6000/1m]}, messages: [600/1s], per_connection: {messages: 100, age: 5m, idle: 30s}}"}, nil,
 				relay.Rule{Stage: relay.Auth, Every: 3, Reply: "454 4.7.0 Temporary authentication failure"})},
+		{id: "D16", name: "everything is accepted and nothing delivered; the relay says so afterwards", promise: "feedback holds the campaign after its canary", runs: 1, run: acceptedAndDiscarded},
 		{id: "D17", name: "552: larger than the relay takes", promise: "rejected, nobody else", runs: 1,
 			run: scripted(one, func(r *rig, out *result) { out.mayRefuse = int(r.srv.Stats().RuleHits["size"]) },
 				relay.Rule{Name: "size", Stage: relay.EOD, Share: 0.01, Reply: "552 5.3.4 Message size exceeds fixed limit"})},
@@ -240,5 +243,44 @@ func loginRevoked(t testing.TB) *result {
 	r.worker()
 	r.end(out)
 	out.recovery = resumed(r.srv.Truth(), back)
+	return out
+}
+
+// acceptedAndDiscarded sends through a relay whose every mail comes back. What it says of
+// that is imported again and again, as an operator's timer does.
+func acceptedAndDiscarded(t testing.TB) *result {
+	const canary = 200
+	told := filepath.Join(t.TempDir(), "feedback.jsonl")
+	r, out := begin(t, setup{rate: 600, canary: "{size: " + itoa(canary) + ", wait: 10s}", breakers: "{bounced: 8%/500}",
+		relay: relay.Config{Profile: "bounces?share=100%&after=200ms", FeedbackFile: told}})
+	r.worker()
+	r.send()
+	imports := 0
+	if !within(30*time.Second, func() bool {
+		if _, err := os.Stat(told); err == nil {
+			imports++
+			if code, _, errs := r.run("feedback", "import", told); code != 0 {
+				out.fail("feedback import: exit code %d: %s", code, tail(errs, 300))
+			}
+		}
+		s, ok := r.show()
+		return ok && s.Held != ""
+	}) {
+		out.fail("the campaign was not held after %d imports", imports)
+	}
+	r.still()
+	if n := r.sent(); n == 0 || n > canary {
+		out.fail("%d mails were sent, and the canary is %d", n, canary)
+	}
+	s, _ := r.show()
+	out.note("held after %d of %d mails, %d known to have come back", r.sent(), r.recipients, s.Bounced)
+	if code, _, errs := r.run("campaign", "cancel", r.name); code != 0 {
+		out.fail("campaign cancel: %s", tail(errs, 300))
+	}
+	if !within(30*time.Second, func() bool { s, ok := r.show(); return ok && s.Pending == 0 }) {
+		out.fail("those behind the canary are not marked as cancelled")
+	}
+	r.end(out)
+	out.mayRefuse = r.recipients - r.sent() // cancelled
 	return out
 }

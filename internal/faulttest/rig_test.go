@@ -31,6 +31,10 @@ type setup struct {
 	limits      string        // YAML of the limits section instead of the usual
 	env         []string      // of every process
 	auth        string        // YAML of the auth stream: nothing reserved
+	canary      string        // YAML of the normal stream's canary: off
+	breakers    string        // YAML of the breakers: off
+	user        string        // at the relay: app
+	retention   string        // of campaigns: 30d
 	patience    time.Duration // how long a campaign may stand still before it counts as stuck: 25 s
 	adaptive    bool          // limits sink where the relay refuses; off, so that only what is broken differs
 }
@@ -57,14 +61,26 @@ func (s setup) withDefaults() setup {
 	if s.relay.RoundTrip == 0 {
 		s.relay.RoundTrip = 2 * time.Millisecond
 	}
+	if s.user == "" {
+		s.user = "app"
+	}
 	if s.relay.Users == nil {
-		s.relay.Users = map[string]string{"app": "sec"}
+		s.relay.Users = map[string]string{s.user: "sec"}
 	}
 	s.relay.KeepContent = s.recipients <= 20_000
 	s.relay.NoTLS = s.clear
 	s.relay.AllowPlainAuth = s.clear
 	if s.auth == "" {
 		s.auth = "reserve: [1/1s], connections: 0"
+	}
+	if s.retention == "" {
+		s.retention = "30d"
+	}
+	if s.canary == "" {
+		s.canary = "{size: off}"
+	}
+	if s.breakers == "" {
+		s.breakers = "{bounced: off, blocked: off, unknown: off, group: {bounced: off, blocks: off, blocks_of: off}}"
 	}
 	if s.limits == "" {
 		s.limits = fmt.Sprintf("limits: {connections: {open: %d, new: [6000/1m]}, messages: [%d/1s], per_connection: {messages: 5000, age: 5m, idle: 30s}}",
@@ -118,26 +134,26 @@ func newRig(t testing.TB, s setup) *rig {
 		r.write("ca.pem", string(srv.CAPEM()))
 	}
 	r.write("letter.tmpl", letter)
-	r.write("sluice.yaml", r.yaml(store, wire, ""))
+	r.write("sluice.yaml", r.yaml(store, wire))
 	return r
 }
 
 // yaml is a configuration that reaches Redis and relay at these addresses.
-func (r *rig) yaml(store, wire, more string) string {
+func (r *rig) yaml(store, wire string) string {
 	host, port, _ := strings.Cut(wire, ":")
 	secure := "tls: starttls, ca_file: ca.pem"
 	if r.clear {
 		secure = "tls: none"
 	}
-	return fmt.Sprintf(`redis: {url: "redis://%s/0"}
-relay: {preset: nhn, host: %s, port: %s, %s, user: app, password: sec%s}
+	return fmt.Sprintf(`redis: {url: "redis://%s/0", retention: %s}
+relay: {preset: nhn, host: %s, port: %s, %s, user: %s, password: sec}
 %s
 streams:
   auth: {%s, retry: {first: 1s, most: 2s}}
-  normal: {on_unknown: %s, canary: {size: off}, retry: {first: 1s, most: 2s}}
-breakers: {bounced: off, blocked: off, unknown: off, group: {bounced: off, blocks: off, blocks_of: off}}
+  normal: {on_unknown: %s, canary: %s, retry: {first: 1s, most: 2s}}
+breakers: %s
 adaptive: {enabled: %t}
-`, store, host, port, secure, more, r.limits, r.auth, r.policy, r.adaptive)
+`, store, r.retention, host, port, secure, r.user, r.limits, r.auth, r.policy, r.canary, r.breakers, r.adaptive)
 }
 
 func (r *rig) write(name, content string) string {
@@ -212,6 +228,7 @@ type summary struct {
 	Recipients, Invalid, Duplicate, Suppressed, Pending, Deferred, Accepted int
 	Rejected, Unknown, Expired, Cancelled, Resent                           int
 	State, Held                                                             string
+	Bounced                                                                 int // of those accepted, by feedback
 }
 
 // show asks for the campaign's summary; ok is false where there is none to be had.

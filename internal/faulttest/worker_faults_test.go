@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +42,8 @@ func workerFaults() []fault {
 		{id: "A10b", name: "frozen for 8 s at any moment, ten times over 3 workers", promise: "as A10", runs: 2, run: frozenAtRandom},
 		{id: "A11", name: "a recipient that kills every worker", promise: "put aside after a few crashes, the others are sent", runs: 1, run: poison},
 		{id: "A12", name: "undecodable asynq tasks, pending and leased, and a crash", promise: "recovery goes on", runs: 1, run: undecodable},
-		{id: "A13", name: "a connection's goroutine hangs for ever", promise: "nobody waits for it for ever", runs: 1, run: wedged},
+		{id: "A13", name: "a connection's goroutine hangs for ever", promise: "its connection is closed, its worker begins anew; ≤ 2 a connection unknown", runs: 1, run: wedged},
+		{id: "A13b", name: "Redis frozen for 30 s, then the worker, with dots answered after 9 of 10 s (time limits 60 times shorter)", promise: "nobody is taken for one that hangs", runs: 1, run: notWedged},
 	}
 }
 
@@ -237,13 +239,55 @@ func undecodable(t testing.TB) *result {
 	return out
 }
 
+// wedged lets the goroutine of a connection hang for good, in the only worker there is.
+// By its own limits, 60 times shorter, it is found out after twice the dot's 10 minutes,
+// in the middle of the campaign.
 func wedged(t testing.TB) *result {
-	r, out := begin(t, setup{env: []string{"FAULT_SCALE=60"}}) // the dot's 10 minutes are 10 s
+	r, out := begin(t, setup{rate: 80, env: []string{"FAULT_SCALE=60"}})
 	one := r.worker("FAULT_POINTS=smtp.afterRcpt=hang@300")
 	r.send()
-	r.under(20)
-	r.worker()
 	r.fired(one, out)
-	out.crashes = 1
-	return r.end(out)
+	hung := time.Now()
+	joined := func() int { return strings.Count(one.errs.String(), "worker joined") }
+	if !within(time.Minute, func() bool { return joined() > 1 }) {
+		out.fail("the worker did not begin anew")
+	}
+	out.note("found out after %.0f s, at time limits 60 times shorter", time.Since(hung).Seconds())
+	out.mayUnknown = 2 // of the one connection
+	r.end(out)
+	out.recovery = longestGap(r.srv.Truth())
+	if n := joined(); n != 2 || !one.alive() {
+		out.fail("the worker joined %d times, where it was to begin anew once", n)
+	}
+	return out
+}
+
+// notWedged is everything that takes as long as a goroutine may hang, and is none.
+func notWedged(t testing.TB) *result {
+	slow := relay.Rule{Name: "slow", Stage: relay.EOD, Share: 0.004, Delay: 9 * time.Second}
+	r, out := begin(t, setup{rate: 300, env: []string{"FAULT_SCALE=60"}, relay: relay.Config{Rules: []relay.Rule{slow}}})
+	one := r.worker()
+	r.send()
+	r.under(300)
+	r.redisAway(out, 30*time.Second, r.store.Freeze, r.store.Thaw)
+	r.under(1000)
+	one.freeze(30 * time.Second)
+	out.crashes = 1 // the time limits of its open dots have passed
+	r.end(out)
+	out.recovery = longestGap(r.srv.Truth()) - 30*time.Second
+	if one.says("makes no step") || strings.Count(one.errs.String(), "worker joined") != 1 {
+		out.fail("a connection was taken for one that hangs")
+	}
+	if r.srv.Stats().RuleHits["slow"] == 0 {
+		out.fail("no dot was answered late")
+	}
+	return out
+}
+
+// longestGap is the longest time between a mail and the next.
+func longestGap(truth []relay.Accepted) (longest time.Duration) {
+	for i := 1; i < len(truth); i++ {
+		longest = max(longest, truth[i].Time.Sub(truth[i-1].Time))
+	}
+	return longest
 }

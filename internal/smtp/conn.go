@@ -34,6 +34,7 @@ type Conn struct {
 	allowed atomic.Int64
 	failed  atomic.Bool // set by the reader before its last words are in replies
 	closed  atomic.Bool // set by Close
+	pulse   pulse       // of the owner
 	onFail  func()      // set before the reader starts
 	end     *Error      // owner: the reader's last words, once read
 	writeBy time.Time   // owner: the write deadline that is set
@@ -181,6 +182,7 @@ func (c *Conn) replyWithin(d time.Duration) {
 
 // take turns what the reader handed over into a reply or the end.
 func (c *Conn) take(stage Stage, a arrival) (Reply, *Error) {
+	c.pulse.step()
 	switch {
 	case c.end != nil:
 		return Reply{}, c.end
@@ -229,6 +231,7 @@ func (c *Conn) write(b []byte) (int, error) {
 	if c.failed.Load() { // the reader's own deadline may have been replaced just now
 		return 0, net.ErrClosed
 	}
+	defer c.pulse.step()
 	return c.nc.Write(b)
 }
 

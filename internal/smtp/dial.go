@@ -53,7 +53,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Confirm, 30*time.Second)
 	set(&t.Quit, 2*time.Second)
 	if t.MinRate <= 0 {
-		t.MinRate = 500
+		t.MinRate = int(500 * time.Second / fault.Scaled(time.Second))
 	}
 	return t
 }

@@ -9,6 +9,7 @@ import (
 // a relay that refuses connections is not asked once for each message.
 type pacer struct {
 	failures  int
+	idle      bool      // the last one was that of a connection kept open for nothing
 	notBefore time.Time // no dial before
 	last      time.Time // of the last failure
 }
@@ -20,14 +21,16 @@ const (
 	maxPause   = time.Minute
 )
 
-func (p *pacer) failed(now time.Time) time.Duration {
+// failed notes a failure. Of an idle one, no message has seen anything: the pause is for
+// dials that would only keep a connection open.
+func (p *pacer) failed(now time.Time, idle bool) time.Duration {
 	bound := maxPause
 	if p.failures < 8 {
 		bound = min(maxPause, firstPause<<p.failures)
 	}
 	p.failures++
 	pause := bound/10 + rand.N(bound*9/10)
-	p.last, p.notBefore = now, now.Add(pause)
+	p.last, p.notBefore, p.idle = now, now.Add(pause), idle
 	return pause
 }
 
@@ -45,7 +48,7 @@ func pointless(err *Error, settled int64, lived time.Duration) bool {
 	if err == nil || settled >= provenAfter {
 		return false
 	}
-	return err.Stage != StageIdle || lived < shortLife
+	return err.Stage != StageIdle || settled == 0 && lived < shortLife
 }
 
 // learner finds the relay's own limits from how it ends connections: the same number

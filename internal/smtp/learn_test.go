@@ -58,7 +58,7 @@ func TestPacer(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for i := range 40 {
 		bound := min(maxPause, firstPause<<min(i, 10))
-		if pause := p.failed(now); pause < bound/10 || pause > bound || p.notBefore != now.Add(pause) {
+		if pause := p.failed(now, false); pause < bound/10 || pause > bound || p.notBefore != now.Add(pause) {
 			t.Errorf("pause %d is %v, want up to %v", i, pause, bound)
 		}
 	}
@@ -76,6 +76,7 @@ func TestPacer(t *testing.T) {
 		"never of use":        {old, 0, time.Second / 2, true},
 		"idled briefly":       {old, 0, 2 * time.Second, false},
 		"idled for long":      {old, 0, time.Minute, false},
+		"of use, then idle":   {old, 1, time.Second / 2, false},
 		"broke after a few":   {&Error{Stage: StageMail}, 3, time.Minute, true},
 		"broke after a share": {&Error{Stage: StageMail}, 10, 0, false},
 	} {

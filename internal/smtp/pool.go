@@ -108,7 +108,9 @@ type manager struct {
 	pace   pacer
 	learn  learner
 	forced bool
-	events chan func() // what the goroutines of m have to tell it
+	lost   bool          // a connection's goroutine hangs, and is not waited for
+	over   chan struct{} // closed when Run returns
+	events chan func()   // what the goroutines of m have to tell it
 	wg     sync.WaitGroup
 	fatal  error
 }
@@ -116,18 +118,23 @@ type manager struct {
 // Run serves until ctx ends, then drains: nothing new is begun, open dots are waited
 // for, QUIT is said. When force ends, everything is closed at once. Run returns when no
 // connection and no goroutine is left: nil, or the refused login (ErrLogin) that made it
-// drain, or the Source's own error. A Pool runs once.
+// drain, or the Source's own error. With ErrHung it returns when no connection is left,
+// and waits for no goroutine. A Pool runs once.
 func (p *Pool) Run(ctx, force context.Context) error {
 	ctx, drain := context.WithCancel(ctx)
 	defer drain()
 	m := &manager{Pool: p, ctx: ctx, drain: drain, open: map[*session]bool{}, want: p.cfg.Warm,
-		events: make(chan func())}
+		over: make(chan struct{}), events: make(chan func())}
+	defer close(m.over)
 	go p.feed.run(ctx)
 	tick := time.NewTicker(p.cfg.Grow)
 	defer tick.Stop()
 	forced, over := force.Done(), p.feed.over
 	for {
 		m.balance()
+		if m.lost && len(m.open) == 0 {
+			return m.fatal
+		}
 		if ctx.Err() != nil && len(m.open) == 0 && !m.dials && over == nil {
 			m.wg.Wait()
 			return m.fatal
@@ -137,6 +144,7 @@ func (p *Pool) Run(ctx, force context.Context) error {
 			f()
 		case <-p.feed.arrived:
 		case <-tick.C:
+			m.watch()
 			m.grow()
 		case <-over:
 			if over = nil; ctx.Err() == nil {
@@ -171,9 +179,14 @@ func (m *manager) balance() {
 	if m.ctx.Err() != nil {
 		return
 	}
-	paused := time.Now().Before(m.pace.notBefore)
+	paused, want := time.Now().Before(m.pace.notBefore), m.want
+	if paused && m.pace.idle { // for a message one is dialled at once
+		paused = false
+		if want <= m.cfg.Warm {
+			want = 0
+		}
+	}
 	m.feed.fetchFirst(len(m.open) == 0 && !paused)
-	want := m.want
 	if len(m.open) == 0 && m.feed.holding() {
 		want = max(want, 1)
 	}
@@ -205,7 +218,7 @@ func (m *manager) grow() {
 func (m *manager) dial() {
 	lease, err := m.cfg.Admit(m.ctx)
 	if err != nil {
-		m.events <- func() { m.dialFailed(fmt.Errorf("admit connection: %w", err)) }
+		m.tell(func() { m.dialFailed(fmt.Errorf("admit connection: %w", err)) })
 		return
 	}
 	c, err := m.cfg.Dial(m.ctx)
@@ -214,10 +227,23 @@ func (m *manager) dial() {
 	}
 	if err != nil {
 		lease.Release()
-		m.events <- func() { m.dialFailed(err) }
+		m.tell(func() { m.dialFailed(err) })
 		return
 	}
-	m.events <- func() { m.dialled(c, lease) }
+	if !m.tell(func() { m.dialled(c, lease) }) {
+		c.Close()
+		lease.Release()
+	}
+}
+
+// tell hands the manager something to do, and reports whether it is still there.
+func (m *manager) tell(f func()) bool {
+	select {
+	case m.events <- f:
+		return true
+	case <-m.over:
+		return false
+	}
 }
 
 func (m *manager) dialFailed(err error) {
@@ -233,7 +259,7 @@ func (m *manager) dialFailed(err error) {
 		m.unserved(err)
 		return
 	}
-	m.pause(err)
+	m.pause(err, false)
 }
 
 // dialled puts a new connection to work. Where a drain has begun meanwhile, that is
@@ -260,7 +286,7 @@ func (m *manager) dialled(conn *Conn, lease Lease) {
 		err := s.serve()
 		cancel()
 		lease.Release()
-		m.events <- func() { m.ended(s, err) }
+		m.tell(func() { m.ended(s, err) })
 	})
 }
 
@@ -296,6 +322,9 @@ func (m *manager) count(by int) {
 
 // ended takes stock of a connection that is closed.
 func (m *manager) ended(s *session, err error) {
+	if !m.open[s] { // given up
+		return
+	}
 	delete(m.open, s)
 	var why *Error
 	errors.As(err, &why)
@@ -315,17 +344,19 @@ func (m *manager) ended(s *session, err error) {
 	switch {
 	case m.ctx.Err() != nil:
 	case pointless(why, settled, now.Sub(s.c.dialed)):
-		m.pause(err)
+		m.pause(err, why.Stage == StageIdle && !s.offered)
 	case settled > 0:
 		m.pace.worked()
 	}
 }
 
 // pause puts off the next dial because of err.
-func (m *manager) pause(err error) {
-	pause := m.pace.failed(time.Now())
+func (m *manager) pause(err error, idle bool) {
+	pause := m.pace.failed(time.Now(), idle)
 	m.cfg.Log.Warn("relay of no use", "error", err, "pause", pause)
-	m.unserved(err)
+	if !idle {
+		m.unserved(err)
+	}
 }
 
 // unserved gives back what waits for a connection, where none is left.

@@ -118,6 +118,45 @@ func TestPoolUselessConnections(t *testing.T) {
 	}
 }
 
+// A relay that closes connections which were only kept open is not dialled for that any
+// more for a while, but for a message it is. After a failure that a message saw, all wait.
+func TestPoolPauseOfIdleConnections(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ idle, holding, dials bool }{
+		"idle":                 {true, false, false},
+		"idle and a message":   {true, true, true},
+		"failed and a message": {false, true, false},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := make(chan struct{}, 1)
+		p, err := NewPool(PoolConfig{Max: 4, Warm: 2, Source: newQueue(),
+			Dial: func(context.Context) (*Conn, error) { return nil, errors.New("no") },
+			Admit: func(ctx context.Context) (Lease, error) {
+				asked <- struct{}{}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &manager{Pool: p, ctx: ctx, drain: cancel, open: map[*session]bool{}, want: 2, over: make(chan struct{}), events: make(chan func())}
+		m.pace.failed(time.Now().Add(time.Hour), tc.idle)
+		if tc.holding {
+			m.feed.held = tx{newMessage(1)}
+		}
+		m.balance()
+		if m.dials != tc.dials {
+			t.Errorf("%s: dials %t, want %t", name, m.dials, tc.dials)
+		}
+		if m.dials {
+			<-asked
+		}
+		cancel()
+		close(m.over)
+		m.wg.Wait()
+	}
+}
+
 // A refused login ends Run at once, after one attempt, with what was under way finished.
 func TestPoolLogin(t *testing.T) {
 	t.Parallel()

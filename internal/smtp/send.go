@@ -159,6 +159,7 @@ func (s *session) confirm() *Error {
 	if s.c.failed.Load() { // hung up, or said something that nobody asked for
 		return s.c.lastWords(StageData)
 	}
+	s.c.pulse.step()
 	s.c.replyWithin(0) // a large content may take longer than that; its writes are bounded
 	return nil
 }

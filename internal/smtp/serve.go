@@ -47,6 +47,8 @@ type session struct {
 	used    time.Time    // when a message was last under way
 	resting time.Time    // since when the idle limit runs
 	idled   bool         // the idle limit ended it
+	offered bool         // it was given a message
+	watch   watch        // the pool's
 
 	// prev has its dot sent and no reply yet. cur has its envelope sent. next has
 	// begun, its envelope about to be sent behind cur's content. prev and next are
@@ -185,7 +187,7 @@ func (s *session) idle() (bool, *Error) {
 
 // launch begins m and writes its envelope.
 func (s *session) launch(m *slot) *Error {
-	s.cur = m
+	s.cur, s.offered = m, true
 	if s.c.failed.Load() { // hung up since: nothing was begun, nobody is to blame
 		return s.broken(StageIdle, net.ErrClosed)
 	}
@@ -203,6 +205,8 @@ func (s *session) wait() (m *slot, over bool, err *Error) {
 	if s.owed == owedNothing {
 		s.c.replyWithin(0)
 		tick = s.nextLimit()
+		s.c.pulse.rest()
+		defer s.c.pulse.rest()
 	} else {
 		s.c.replyWithin(s.c.t.Dot)
 	}
