@@ -58,6 +58,7 @@ type Budget struct {
 	dialled  begun             // the last connection granted
 	told     int64             // restart.from of the last restart that dials were charged for
 	attempts int               // numbers the leases
+	born     int64             // of the store's data, as connect said last
 }
 
 // timing is how long leases of connections live, and how long a relay that does
@@ -254,13 +255,14 @@ func (b *Budget) Forgive(ctx context.Context, stream string) error {
 // call runs one call to the store and keeps count of it and of outages.
 func (b *Budget) call(f func() error) error {
 	b.stats.calls.Add(1)
+	asked := time.Now()
 	err := f()
 	switch {
 	case err == nil:
 		b.outage.over()
 	case !errors.Is(err, context.Canceled):
 		b.stats.failed.Add(1)
-		b.outage.begin(err)
+		b.outage.begin(asked, err)
 	}
 	return err
 }

@@ -212,7 +212,7 @@ func (b *Budget) newDial(stream string) dial {
 	b.attempts++
 	d := dial{
 		lease: leaseName(stream, b.p.Owner, strconv.Itoa(b.attempts)),
-		lapse: b.timing.lapse, dialing: b.timing.dial,
+		lapse: b.timing.lapse, dialing: b.timing.dial, born: b.born,
 	}
 	b.mu.Unlock()
 	if b.p.Login != nil {
@@ -232,6 +232,11 @@ func (b *Budget) take(ctx context.Context, p *plan) (*Lease, grant, error) {
 		g, err = b.store.connect(ctx, p, d)
 		return err
 	})
+	if err == nil {
+		b.mu.Lock()
+		b.born = g.born
+		b.mu.Unlock()
+	}
 	if g.n > 0 {
 		b.remember(begun{at: asked, now: g.now, n: 1, plan: p})
 		b.stats.dials.Add(1)

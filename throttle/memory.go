@@ -25,6 +25,7 @@ type Memory struct {
 	told   map[string]string // by counter: the incarnation of which it has been charged
 
 	dialled int64 // when a connection was granted last
+	born    int64 // when connect was asked first
 
 	breakers map[string]*breaker        // by stream
 	refused  map[[2]string]refusedLogin // by stream and fingerprint

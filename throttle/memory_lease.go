@@ -82,6 +82,9 @@ func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 	before := m.clock
 	now, counts := m.tick(p.counters)
 	m.forgot(p, counts, now, min(now, before+micros(lostMost)))
+	if m.born == 0 {
+		m.born = now
+	}
 	n, retry := room(p.bounds, counts, 1)
 	if m.from > now {
 		n, retry = 0, max(retry, m.from-now)
@@ -93,7 +96,7 @@ func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 		}
 	}
 	if n == 0 || !m.mayOpen(p, p.stream, now, true) {
-		return grant{retry: retry, now: now}, nil
+		return grant{retry: retry, now: now, born: m.born}, nil
 	}
 	m.open[d.lease] = now + micros(d.lapse)
 	m.dialled = now
@@ -102,7 +105,7 @@ func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 		b := m.breaker(p.stream, now)
 		b.dials = append(b.dials, ungreeted{d.lease, now, now + micros(d.dialing)})
 	}
-	return grant{n: 1, retry: retry, now: now}, nil
+	return grant{n: 1, retry: retry, now: now, born: m.born}, nil
 }
 
 // whoIsIt notices another incarnation of the store.

@@ -94,8 +94,9 @@ type ramp struct {
 }
 
 // loss is how many connections of a counter a store may have forgotten when it
-// restarts, and the most there is.
-type loss struct{ counter, n, full int }
+// restarts, the most there is, and how many to count if all its data is gone: all of a
+// window up to a minute.
+type loss struct{ counter, n, full, gone int }
 
 // plan is everything a store needs to know to answer one class, or one stream's
 // connections: the same on every call, so worked out once.
@@ -263,7 +264,11 @@ func (l Limits) connectPlan(stream string) *plan {
 		p.bounds = append(p.bounds, bound{counter: p.add(newCounter("o", stream, w.Per, true)), n: w.N})
 	}
 	for _, b := range p.bounds {
-		p.losses = append(p.losses, loss{b.counter, min(b.n, l.burst()), b.n})
+		lost := loss{counter: b.counter, n: min(b.n, l.burst()), full: b.n}
+		if lost.gone = lost.n; p.counters[b.counter].grain*buckets <= micros(time.Minute) {
+			lost.gone = b.n
+		}
+		p.losses = append(p.losses, lost)
 	}
 	l.planBurst(p)
 	for _, w := range append(slices.Clone(l.New), l.Streams[stream].New...) {

@@ -138,10 +138,14 @@ func (c *call) grant(ctx context.Context, s *redisStore, script *redis.Script) (
 	if err != nil {
 		return grant{}, err
 	}
-	if len(r) != 5 {
-		return grant{}, fmt.Errorf("budget script answered %d numbers, want 5", len(r))
+	if len(r) < 5 {
+		return grant{}, fmt.Errorf("budget script answered %d numbers, want 5 or more", len(r))
 	}
-	return grant{n: int(r[0]), delay: r[1], every: r[2], retry: r[3], now: r[4]}, nil
+	g := grant{n: int(r[0]), delay: r[1], every: r[2], retry: r[3], now: r[4]}
+	if len(r) > 5 {
+		g.born = r[5]
+	}
+	return g, nil
 }
 
 func (s *redisStore) messages(ctx context.Context, p *plan, n int, back []unused) (grant, error) {
@@ -167,8 +171,9 @@ func (s *redisStore) connect(ctx context.Context, p *plan, d dial) (grant, error
 	c.counters(s.base, p.counters)
 	c.add(micros(lostMost), micros(restartGrace), len(p.losses))
 	for _, l := range p.losses {
-		c.add(l.counter+1, l.n, l.full)
+		c.add(l.counter+1, l.n, l.full, l.gone)
 	}
+	c.add(d.born)
 	c.bounds(p.bounds)
 	c.openings(p)
 	return c.grant(ctx, s, s.connectScript)

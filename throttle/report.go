@@ -183,12 +183,16 @@ type outage struct {
 	log   *slog.Logger
 	mu    sync.Mutex
 	since time.Time // zero: none
+	heard time.Time // when the store answered last
 }
 
-func (o *outage) begin(err error) {
+// begin notes an error of a call that was begun at asked. If the store has answered
+// another one since, it is no outage: calls that waited for a frozen one end about when
+// it is back.
+func (o *outage) begin(asked time.Time, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.since.IsZero() {
+	if o.since.IsZero() && o.heard.Before(asked) {
 		o.since = time.Now()
 		o.log.Warn("budget: no answer from Redis; no message and no connection is started until it is back", "err", err)
 	}
@@ -197,6 +201,7 @@ func (o *outage) begin(err error) {
 func (o *outage) over() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.heard = time.Now()
 	if !o.since.IsZero() {
 		o.log.Info("budget: Redis is back", "after", time.Since(o.since).Round(time.Millisecond))
 		o.since = time.Time{}

@@ -148,6 +148,42 @@ func TestRedisRestarts(t *testing.T) {
 	}
 }
 
+// Somebody deletes everything, and one who knows of nothing comes first: as soon as one
+// connects who does, the minute is full, and no more is opened.
+func TestDeleted(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	c := s.client(t)
+	f := redisFleet(t, s, Limits{Open: 10, New: []Window{{60, time.Minute}, {500, hour}}})
+	b, other := f.idle(), f.idle()
+	run(t, b)
+	run(t, other)
+	for range 3 {
+		connect(t, b, "ad").Release()
+	}
+	if err := c.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, other, "ad").Release()
+	ctx, cancel := context.WithCancel(t.Context())
+	opened := make(chan error, 1)
+	go func() {
+		_, err := b.Connect(ctx, "ad")
+		opened <- err
+	}()
+	eventually(t, "the minute counts as full, and the hour has what may have been opened at once", func() bool {
+		u, err := b.Usage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Connections[0].Used == 60 && u.Connections[1].Used >= 10
+	})
+	cancel()
+	if err := <-opened; err == nil {
+		t.Error("a connection was opened")
+	}
+}
+
 // stretch is what a restarted store has forgotten.
 type stretch struct{ from, to time.Time }
 

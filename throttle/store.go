@@ -45,6 +45,7 @@ type grant struct {
 	every int64 // ns from one of the slots to the next
 	retry int64 // µs after which asking for more makes sense
 	now   int64 // the store's clock, µs
+	born  int64 // connect: when its data began, µs; 0: it does not say
 }
 
 // unused is n messages of a grant at that time that were not begun.
@@ -60,6 +61,7 @@ type dial struct {
 	lapse   time.Duration // of the lease
 	dialing time.Duration // lapse of the dial itself, unless renewed
 	most    int           // ungreeted dials of the stream at once; 0: no breaker
+	born    int64         // grant.born of the process's last one; 0: there was none
 }
 
 // renewal is a process's leases.

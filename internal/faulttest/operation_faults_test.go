@@ -14,7 +14,7 @@ import (
 func operationFaults() []fault {
 	return []fault{
 		{id: "H5", name: "four workers, one killed and started anew each second", promise: "never over the limit, in any second", runs: 2, run: restartStorm},
-		{id: "H5b", name: "every key of the budget deleted, ten times, under two workers", promise: "never over the messages' limit, in any second; never more connections open than allowed", runs: 2, run: budgetDeleted},
+		{id: "H5b", name: "every key of the budget deleted, ten times, under two workers", promise: "never over a limit: of messages, of connections open, of connections opened", runs: 2, run: budgetDeleted},
 		{id: "H9", name: "paused and resumed ten times at random moments, then cancelled, over 3 workers", promise: "nothing is begun once the command has returned; nobody skipped, nobody twice", runs: 2, quick: true, run: steered},
 		{id: "H11", name: "12,000 recipients refused", promise: "every one of them in the report", runs: 1,
 			run: scripted(setup{recipients: 12_000, rate: 4000}, func(_ *rig, out *result) {
@@ -49,7 +49,8 @@ func restartStorm(t testing.TB) *result {
 
 // budgetDeleted takes away all that Redis knows of what was granted, again and again.
 func budgetDeleted(t testing.TB) *result {
-	r, out := begin(t, setup{recipients: 6000, rate: 300})
+	r, out := begin(t, setup{recipients: 2400, rate: 300, connections: 6, patience: 90 * time.Second,
+		limits: "limits: {connections: {open: 6, new: [30/10s]}, messages: [300/1s], per_connection: {messages: 60, age: 5m, idle: 30s}}"})
 	r.worker()
 	r.worker()
 	r.send()
@@ -70,7 +71,12 @@ func budgetDeleted(t testing.TB) *result {
 	if m := int(r.srv.Stats().OpenMax); m > r.connections {
 		out.fail("%d connections open at once, of %d", m, r.connections)
 	}
-	out.note("%d keys deleted; at most %d mails in any second, of %d", deleted, overshoot(r.srv.MailTimes(), 0, time.Second), r.rate)
+	opened := overshoot(r.srv.Stats().ConnectTimes, 0, 10*time.Second)
+	if opened > 30 {
+		out.fail("%d connections opened in ten seconds, of 30", opened)
+	}
+	out.note("%d keys deleted; at most %d mails in any second, of %d; %d connections in ten, of 30",
+		deleted, overshoot(r.srv.MailTimes(), 0, time.Second), r.rate, opened)
 	return out
 }
 

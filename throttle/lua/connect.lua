@@ -4,10 +4,11 @@
 --       the stream may be under way (0: any number, and no breaker); counters;
 --       LOSS, for how long the data may be behind what was granted; GRACE, in
 --       which none is granted then; COUNT, then
---       COUNTER N FULL each: what may have been granted in LOSS, and all there is;
---       windows; open connections (see lib.lua)
+--       COUNTER N FULL GONE each: what may have been granted in LOSS, all there is,
+--       and what to count if nothing is known any more; BORN as the asker was told
+--       (0: never); windows; open connections (see lib.lua)
 -- Returns: 1 or 0, 0, 0, time after which to ask again (0: when one is given
---       back), now
+--       back), now, BORN
 
 local lease, stream, lapse = take(), take(), num()
 local login, dialing, most = take(), num(), num()
@@ -15,8 +16,10 @@ local cs = counters()
 local loss, grace = num(), num()
 local run, _, from = whoIsIt(grace)
 local lost = math.min(now, last + loss)
+local gone = {}
 for _ = 1, num() do
   local c, most, full = cs[num()], num(), num()
+  gone[c] = num()
   if run ~= '' and redis.call('HGET', state, 'r:' .. c.name) ~= run then
     redis.call('HSET', state, 'r:' .. c.name, run)
     most = math.min(most, full - c.used)
@@ -24,6 +27,19 @@ for _ = 1, num() do
       count(c, most, lost)
       c.frees = math.max(c.frees, 1)
     end
+  end
+end
+local born, missing = bornAt(num())
+if missing then
+  for c, all in pairs(gone) do
+    if all > c.used then
+      count(c, all - c.used)
+      c.frees = math.max(c.frees, 1)
+    end
+  end
+  if run ~= '' then
+    from = now + grace
+    redis.call('HSET', state, 'r', run .. ' ' .. int(dialled) .. ' ' .. int(from))
   end
 end
 local n, retry = room(cs, 1)
@@ -55,4 +71,4 @@ else
   n = 0
 end
 save()
-return {n, 0, 0, retry, now}
+return {n, 0, 0, retry, now, born}

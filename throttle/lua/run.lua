@@ -5,6 +5,7 @@
 --          r           "RUN SINCE FROM": the Redis this was seen on last, dialled as
 --                      that one had it when it began, and no connection before FROM
 --          r:COUNTER   RUN, of which a counter has been charged
+--          born        when this data began; missed  born, of which it was noticed
 
 local dialled = tonumber(redis.call('HGET', state, 'dialled') or '') or 0
 
@@ -24,4 +25,19 @@ local function whoIsIt(grace)
   from = dialled > 0 and now + grace or 0
   redis.call('HSET', state, 'r', run .. ' ' .. int(dialled) .. ' ' .. int(from))
   return run, dialled, from
+end
+
+-- Returns when this data began, and whether the asker is the first to notice that it is
+-- not the data he knew: somebody has deleted that.
+local function bornAt(known)
+  local born = tonumber(redis.call('HGET', state, 'born') or '')
+  if not born then
+    born = now
+    redis.call('HSET', state, 'born', int(now))
+  end
+  if known == 0 or known == born or redis.call('HGET', state, 'missed') == int(born) then
+    return born, false
+  end
+  redis.call('HSET', state, 'missed', int(born))
+  return born, true
 end
