@@ -119,11 +119,14 @@ func TestTokens(t *testing.T) {
 	before := epoch()
 	after := before.Add(10 * time.Millisecond)
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
-	got := tokens(grant{n: 3, delay: -5000, every: 10_000_000, now: 7}, before, after)
+	var s shelf
+	s.add(newLot(grant{n: 3, delay: -5000, every: 10_000_000, now: 7}, before, after))
+	s.unpop(s.pop())
 	for i, want := range []time.Duration{0, ms(5), ms(15)} { // a slot that is past begins now
-		if !got[i].from.Equal(after.Add(want)) || !got[i].until.Equal(before.Add(want+life)) {
-			t.Errorf("token %d: from %v until %v, want %v and %v", i,
-				got[i].from.Sub(after), got[i].until.Sub(before), want, want+life)
+		got := s.pop()
+		if !got.from.Equal(after.Add(want)) || !got.until.Equal(before.Add(want+life)) || got.granted != 7 || s.n != 2-i {
+			t.Errorf("token %d: from %v until %v, want %v and %v; granted %d, %d left", i,
+				got.from.Sub(after), got.until.Sub(before), want, want+life, got.granted, s.n)
 		}
 	}
 }
@@ -182,7 +185,7 @@ func TestServedWhileGivingUp(t *testing.T) {
 	var taken, given, opened, released int
 	for range 64 {
 		ctx := &sameMoment{Context: t.Context(), happens: func() {
-			s.stock.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(hour)}})
+			s.stock.deliver(time.Now(), only(token{from: time.Now(), until: time.Now().Add(hour)}))
 		}}
 		if message(ctx, b, "ad") == nil {
 			taken++
@@ -229,7 +232,7 @@ func TestMessagesInTurn(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		for _, want := range []int{0, 2, 3, 4} {
-			s.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(life)}})
+			s.deliver(time.Now(), only(token{from: time.Now(), until: time.Now().Add(life)}))
 			if got := <-served; got != want {
 				t.Errorf("served %d, want %d", got, want)
 			}

@@ -191,7 +191,7 @@ func TestServedOnce(t *testing.T) {
 	a.join(w)
 	b.join(w)
 	for _, s := range []*stock{a, b} {
-		s.deliver(time.Now(), []token{{from: time.Now(), until: time.Now().Add(hour)}})
+		s.deliver(time.Now(), only(token{from: time.Now(), until: time.Now().Add(hour)}))
 	}
 	if got := <-w.got; got.from != a || len(w.got) > 0 {
 		t.Errorf("served by the first: %v, and %d times more", got.from == a, len(w.got))
@@ -221,7 +221,7 @@ func TestWaitsForSeveral(t *testing.T) {
 			synctest.Wait()
 		}
 		now := time.Now()
-		one := func() []token { return []token{{from: now, until: now.Add(hour)}} }
+		one := func() lot { return only(token{from: now, until: now.Add(hour)}) }
 		b.supply(google).stock.deliver(now, one())
 		if c := <-got; c != google {
 			t.Errorf("served %v, want google", c)

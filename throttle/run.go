@@ -78,7 +78,7 @@ func (b *Budget) refill(ctx context.Context, s *supply) {
 		default:
 			pause.reset()
 			s.stock.foresee(dryUntil(g, time.Now()))
-			s.stock.deliver(time.Now(), tokens(g, before, time.Now()))
+			s.stock.deliver(time.Now(), newLot(g, before, time.Now()))
 			if g.n < n {
 				// The store's clock was read after before, and will be as long after this.
 				next = before.Add(nextAsk(g, longestGap))
@@ -103,18 +103,6 @@ func (b *Budget) lease(ctx context.Context, p *plan, n int, back []unused) (g gr
 		b.remember(begun{at: time.Now(), now: g.now, n: g.n, plan: p})
 	}
 	return g, err
-}
-
-// tokens puts a grant on our own clock. The store's clock was read between
-// before and after, so a token counted from after is never too early, and one
-// that ends counted from before never too late.
-func tokens(g grant, before, after time.Time) []token {
-	ts := make([]token, g.n)
-	for i := range ts {
-		at := max(0, time.Duration(g.delay)*time.Microsecond+time.Duration(int64(i)*g.every))
-		ts[i] = token{from: after.Add(at), until: before.Add(at + life), granted: g.now}
-	}
-	return ts
 }
 
 // dryUntil is how long there will be nothing, after an answer of nothing.

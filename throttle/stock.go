@@ -31,7 +31,7 @@ type stock struct {
 	returns bool          // lapsed tokens are given back
 
 	mu      sync.Mutex // guards what follows
-	tokens  []token    // by slot
+	tokens  shelf
 	waiters []*waiter
 	missed  bool      // a try found nothing since the last lease
 	heat    float64   // tokens used, each fading with soon: about the use of the last soon
@@ -66,7 +66,7 @@ func (s *stock) try(now time.Time) (token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reap(now)
-	if len(s.tokens) == 0 || s.tokens[0].from.After(now) {
+	if s.tokens.n == 0 || s.tokens.head().from.After(now) {
 		s.missed = true
 		s.starve(now)
 		poke(s.need)
@@ -108,7 +108,7 @@ func (s *stock) join(w *waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reap(now)
-	if len(s.tokens) == 0 {
+	if s.tokens.n == 0 {
 		s.waiters = append(s.waiters, w)
 		s.starve(now)
 		poke(s.need)
@@ -129,8 +129,7 @@ func (s *stock) leave(w *waiter) {
 
 // pop takes the first token. The caller holds the lock.
 func (s *stock) pop(now time.Time) token {
-	t := s.tokens[0]
-	s.tokens = s.tokens[1:]
+	t := s.tokens.pop()
 	s.use(now)
 	if s.wants(now) > 0 {
 		poke(s.need)
@@ -171,20 +170,19 @@ func (s *stock) cool(now time.Time) {
 }
 
 // deliver hands tokens to the waiters, and puts the rest in stock.
-func (s *stock) deliver(now time.Time, ts []token) {
+func (s *stock) deliver(now time.Time, l lot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(ts) > 0 {
+	if l.n > 0 {
 		s.feed(now)
 	}
-	s.tokens = append(s.tokens, ts...)
+	s.tokens.add(l)
 	s.reap(now)
-	for len(s.waiters) > 0 && len(s.tokens) > 0 {
+	for len(s.waiters) > 0 && s.tokens.n > 0 {
 		w := s.waiters[0]
 		s.waiters = s.waiters[1:]
 		if w.claim() { // else another stock has served it
-			w.got <- served{s, s.tokens[0]}
-			s.tokens = s.tokens[1:]
+			w.got <- served{s, s.tokens.pop()}
 			s.use(now)
 		}
 	}
@@ -193,9 +191,9 @@ func (s *stock) deliver(now time.Time, ts []token) {
 // restore takes back a token that was not begun.
 func (s *stock) restore(t token) {
 	s.mu.Lock()
-	s.tokens = slices.Insert(s.tokens, 0, t)
+	s.tokens.unpop(t)
 	s.mu.Unlock()
-	s.deliver(time.Now(), nil)
+	s.deliver(time.Now(), lot{})
 	poke(s.need) // what was restored has a time to lapse
 }
 
@@ -209,12 +207,9 @@ func (s *stock) lapsed(t token) {
 
 // reap drops what has lapsed. The caller holds the lock.
 func (s *stock) reap(now time.Time) {
-	n := 0
-	for n < len(s.tokens) && now.After(s.tokens[n].until) {
-		s.drop(s.tokens[n])
-		n++
+	for s.tokens.n > 0 && now.After(s.tokens.head().until) {
+		s.drop(s.tokens.pop())
 	}
-	s.tokens = s.tokens[n:]
 }
 
 func (s *stock) drop(t token) {
@@ -232,11 +227,11 @@ func (s *stock) drop(t token) {
 // wants is how many tokens to lease now. The caller holds the lock.
 func (s *stock) wants(now time.Time) int {
 	s.cool(now)
-	n := len(s.waiters) - len(s.tokens)
+	n := len(s.waiters) - s.tokens.n
 	if s.missed {
 		n++
 	}
-	if ahead := int(0.9 * s.heat); len(s.tokens) <= ahead/2 { // one alone is no stretch
+	if ahead := int(0.9 * s.heat); s.tokens.n <= ahead/2 { // one alone is no stretch
 		n += ahead
 	}
 	return min(max(n, 0), s.chunk)
@@ -251,8 +246,8 @@ func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
 		s.reap(now)
 		n, back = s.wants(now), s.back
 		reap := time.Duration(-1)
-		if len(s.tokens) > 0 {
-			reap = s.tokens[0].until.Sub(now) + time.Millisecond
+		if s.tokens.n > 0 {
+			reap = s.tokens.head().until.Sub(now) + time.Millisecond
 		}
 		if n > 0 || len(back) > 0 {
 			s.missed, s.back = false, nil
@@ -282,11 +277,11 @@ func (s *stock) await(ctx context.Context) (n int, back []unused, ok bool) {
 func (s *stock) empty() []unused {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tokens {
-		s.drop(t)
+	for s.tokens.n > 0 {
+		s.drop(s.tokens.pop())
 	}
 	back := s.back
-	s.tokens, s.back = nil, nil
+	s.back = nil
 	return back
 }
 
