@@ -231,7 +231,8 @@ func (s *stock) wants(now time.Time) int {
 	if s.missed {
 		n++
 	}
-	if ahead := int(0.9 * s.heat); s.tokens.n <= ahead/2 { // one alone is no stretch
+	// As much as lasts a good stretch, and yet is used before it lapses. One alone is none.
+	if ahead := int(1.3 * (s.heat - 0.3)); s.tokens.n <= ahead/2 {
 		n += ahead
 	}
 	return min(max(n, 0), s.chunk)
