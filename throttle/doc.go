@@ -121,7 +121,9 @@
 // behind all that were given out. Message windows longer than a minute are charged what
 // the living were granted in their last minute; what a process began that died within
 // the seconds which Redis lost is missing there. A Redis that says no run_id is taken
-// to have lost everything when AssumeFull is called.
+// to have lost everything when AssumeFull is called. Where the budget's data were
+// deleted, the first process to connect that had connected before notices: it fills
+// windows of new connections up to a minute, and charges longer ones as above.
 //
 // Not covered: a process that is stopped between taking a message or connection
 // and writing it; a way to the relay that delays by more than jitter; Redis's
