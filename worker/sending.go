@@ -168,7 +168,8 @@ func (t *sending) unsent(r smtp.Result) bool {
 		f.again(t, false)
 		return true
 	}
-	if f.strikes(t) < maxUnsent {
+	// What went back before anything of it was written broke nothing.
+	if r.Stage == smtp.StageIdle || f.strikes(t) < maxUnsent {
 		f.ledger.Withdraw(t.intent)
 		f.again(t, false)
 		return true

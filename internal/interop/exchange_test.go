@@ -243,10 +243,10 @@ func (p *parcel) Confirm(context.Context) error { return nil }
 func (p *parcel) Done(r smtp.Result) {
 	b := p.batch
 	if r.Kind == smtp.Unsent {
-		if p.begun {
+		if p.begun && r.Stage != smtp.StageIdle {
 			b.trouble("a connection was lost: " + r.Err.Error())
-			p.begun = false
 		}
+		p.begun = false
 		b.ready <- p
 		return
 	}

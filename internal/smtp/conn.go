@@ -174,6 +174,11 @@ func (c *Conn) replyWithin(d time.Duration) {
 	if d > 0 {
 		t = time.Now().Add(d)
 	}
+	c.replyBy(t)
+}
+
+// replyBy is replyWithin with a point in time; the zero one lifts the bound.
+func (c *Conn) replyBy(t time.Time) {
 	_ = c.nc.SetReadDeadline(t)
 	if c.failed.Load() {
 		_ = c.nc.SetReadDeadline(time.Now().Add(c.t.Quit))

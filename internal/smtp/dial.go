@@ -34,8 +34,11 @@ type Timeouts struct {
 	Data      time.Duration // the reply to DATA, 2 min
 	Dot       time.Duration // the reply to the dot, 10 min: giving up early makes an unknown
 	Confirm   time.Duration // Transaction.Confirm, 30 s
-	Quit      time.Duration // how long to wait for the reply to QUIT, 2 s
-	MinRate   int           // octets a second the relay must take of a content, 500
+	// Prompt, 20 ms, is how long Confirm may take for the next message to be taken before
+	// it is over. That one's budget has to be fresh when its MAIL leaves.
+	Prompt  time.Duration
+	Quit    time.Duration // how long to wait for the reply to QUIT, 2 s
+	MinRate int           // octets a second the relay must take of a content, 500
 }
 
 func (t Timeouts) withDefaults() Timeouts {
@@ -52,6 +55,9 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Dot, 10*time.Minute)
 	set(&t.Confirm, 30*time.Second)
 	set(&t.Quit, 2*time.Second)
+	if t.Prompt <= 0 {
+		t.Prompt = 20 * time.Millisecond // not scaled, as the budget is not
+	}
 	if t.MinRate <= 0 {
 		t.MinRate = int(500 * time.Second / fault.Scaled(time.Second))
 	}

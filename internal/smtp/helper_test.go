@@ -117,7 +117,7 @@ func (p *peer) hello(ehlo string) {
 // plainConfig dials host:port in the clear, on loopback, with short time-outs.
 func plainConfig(host string, port int) DialConfig {
 	return DialConfig{Host: host, Port: port, TLS: None, Memory: NewMemory(),
-		Timeouts: Timeouts{Quit: 200 * time.Millisecond}}
+		Timeouts: Timeouts{Quit: 200 * time.Millisecond, Prompt: time.Hour}}
 }
 
 func dial(t *testing.T, cfg DialConfig) *Conn {

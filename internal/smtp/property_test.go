@@ -133,7 +133,7 @@ func TestEveryOutcomeIsTrue(t *testing.T) {
 			})
 			cfg := plainConfig(host, port)
 			cfg.Mode = []Mode{ModeAuto, ModePipelined, ModeGroup, ModeLockStep}[rnd.IntN(4)]
-			cfg.Timeouts = Timeouts{Quit: 20 * time.Millisecond, Command: time.Second, Data: time.Second, Dot: time.Second}
+			cfg.Timeouts = Timeouts{Quit: 20 * time.Millisecond, Command: time.Second, Data: time.Second, Dot: time.Second, Prompt: time.Hour}
 			for len(q.waiting) > 0 {
 				nc := dial(t, cfg)
 				mu.Lock()

@@ -1,8 +1,10 @@
 package smtp
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/sluicemail/sluice/internal/fault"
 )
@@ -12,6 +14,9 @@ import (
 // chunk go out without the dot, so that a reply before the last one is known to be
 // early.
 const chunk = 64 << 10
+
+// errLate is why a message goes back that waited too long behind another.
+var errLate = errors.New("held too long behind a message that could not be confirmed")
 
 // admit checks a message before anything of it is written.
 func (s *session) admit(tx Transaction) *slot {
@@ -46,12 +51,42 @@ func (s *session) check(m *slot) (err error) {
 	return nil
 }
 
-// begin declares the intent for m and appends what is to be written for its
-// envelope; in lock-step that is nothing yet.
-func (s *session) begin(m *slot) {
+// declare counts m and declares the intent for it.
+func (s *session) declare(m *slot) {
 	s.began++
-	m.stage = StageMail
 	m.tx.Begin()
+}
+
+// declareNext takes the message after cur and declares it before cur's own intent is
+// waited for: so it has all of cur's round trip to be stored in, and both sides of it
+// are busy. content appends its envelope.
+func (s *session) declareNext() {
+	if s.c.mode != ModePipelined || s.late {
+		return
+	}
+	if s.next = s.tryTake(); s.next != nil {
+		s.declare(s.next)
+	}
+}
+
+// undeclareNext gives the next message back if it may not follow any more, because of
+// a drain or because its budget was taken too long ago.
+func (s *session) undeclareNext() {
+	switch {
+	case s.next == nil:
+	case s.ctx.Err() != nil:
+		s.done(&s.next, Result{Kind: Unsent, Stage: StageIdle, Err: errDraining})
+		s.began--
+	case s.late:
+		s.done(&s.next, Result{Kind: Unsent, Stage: StageIdle, Err: errLate})
+		s.began--
+	}
+}
+
+// append appends what is to be written for m's envelope; in lock-step that is nothing
+// yet.
+func (s *session) append(m *slot) {
+	m.stage = StageMail
 	if s.c.mode == ModeLockStep {
 		return
 	}
@@ -148,7 +183,8 @@ func (s *session) broken(stage Stage, err error) *Error {
 // confirm waits until the intent of cur is on record. The reader's deadline bounds
 // it: when that passes, or the relay hangs up, work ends.
 func (s *session) confirm() *Error {
-	s.c.replyWithin(s.c.t.Confirm)
+	asked := time.Now()
+	s.c.replyBy(asked.Add(s.c.t.Confirm))
 	if err := s.cur.tx.Confirm(s.work); err != nil {
 		if s.c.failed.Load() {
 			last := s.c.lastWords(StageData)
@@ -160,7 +196,9 @@ func (s *session) confirm() *Error {
 		return s.c.lastWords(StageData)
 	}
 	s.c.pulse.step()
-	s.c.replyWithin(0) // a large content may take longer than that; its writes are bounded
+	s.c.replyBy(time.Time{}) // a large content may take longer than that; its writes are bounded
+	s.late = time.Since(asked) > s.c.t.Prompt
+	s.undeclareNext()
 	return nil
 }
 
@@ -183,8 +221,13 @@ func (s *session) content() *Error {
 	dot := len(s.out)
 	s.due++
 	if s.c.mode == ModePipelined {
-		if s.next = s.tryTake(); s.next != nil {
-			s.begin(s.next)
+		if s.next == nil {
+			if s.next = s.tryTake(); s.next != nil {
+				s.declare(s.next)
+			}
+		}
+		if s.next != nil {
+			s.append(s.next)
 		}
 	}
 	fault.Here("smtp.beforeDot")

@@ -46,12 +46,13 @@ type session struct {
 	carried atomic.Int64 // of these, whose MAIL was taken: what a relay counts
 	used    time.Time    // when a message was last under way
 	resting time.Time    // since when the idle limit runs
+	late    bool         // the last intent took long to be confirmed
 	idled   bool         // the idle limit ended it
 	offered bool         // it was given a message
 	watch   watch        // the pool's
 
-	// prev has its dot sent and no reply yet. cur has its envelope sent. next has
-	// begun, its envelope about to be sent behind cur's content. prev and next are
+	// prev has its dot sent and no reply yet. cur has its envelope sent. next is
+	// declared, its envelope about to be sent behind cur's content. prev and next are
 	// never set together: at most two are declared and undecided.
 	prev, cur, next *slot
 	free            []*slot
@@ -120,6 +121,7 @@ func (s *session) run() *Error {
 		if !ready {
 			continue
 		}
+		s.declareNext()
 		if err := s.confirm(); err != nil {
 			return err
 		}
@@ -194,7 +196,8 @@ func (s *session) launch(m *slot) *Error {
 	if s.leadDot {
 		s.appendLoneDot()
 	}
-	s.begin(m)
+	s.declare(m)
+	s.append(m)
 	return s.flush(StageMail)
 }
 

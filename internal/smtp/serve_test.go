@@ -40,7 +40,7 @@ func TestSteadyState(t *testing.T) {
 			t.Errorf("text %q, want %q", r.Reply.Text, want)
 		}
 	}
-	const want = "begin1 confirm1 begin2 done1 confirm2 begin3 done2 confirm3 done3"
+	const want = "begin1 begin2 confirm1 done1 begin3 confirm2 done2 confirm3 done3"
 	if got := log.String(); got != want {
 		t.Errorf("order of calls\n got %s\nwant %s", got, want)
 	}
