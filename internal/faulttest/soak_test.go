@@ -23,7 +23,6 @@ type soak struct {
 	team   []*process
 	thaw   map[*process]time.Time // frozen ones, and when they go on
 	counts map[string]int         // of what was done
-	events int                    // to workers
 	blows  int                    // to Redis
 	lost   int64                  // writes that Redis had acknowledged and lost
 }
@@ -81,15 +80,16 @@ func (s *soak) last(d time.Duration) {
 	s.t.Helper()
 	end := time.Now().Add(d)
 	kills, blows := (*soakKills+1)/2, (*soakRedis+1)/2
-	every := d / time.Duration(kills) * 9 / 10
-	for n := 1; time.Now().Before(end) || s.events < kills || s.blows < blows; n++ {
+	events := kills*100/killShare + blows
+	every := d / time.Duration(events) * 9 / 10
+	for n := 1; time.Now().Before(end) || s.counts["kill"] < kills || s.blows < blows; n++ {
 		s.begins(fmt.Sprintf("%s%d", s.policy, n))
 		s.send()
 		s.counts["campaigns"]++
 		crashes := s.out.crashes
 		for stuck := time.Now(); !s.done(); {
 			before := s.sent()
-			s.disturb(every, s.blows < blows && rand.IntN(kills) < blows)
+			s.disturb(every, s.blows < blows && rand.IntN(events) < blows)
 			if s.sent() > before {
 				stuck = time.Now()
 			} else if time.Since(stuck) > time.Minute {
@@ -132,6 +132,10 @@ func (s *soak) disturb(every time.Duration, redisToo bool) {
 	idle(every/2 + rand.N(every) - time.Since(begun))
 }
 
+// killShare is how many of a hundred strikes are a SIGKILL. The others are what a
+// worker meets besides, and are not counted as kills.
+const killShare = 80
+
 // strike does something to one worker.
 func (s *soak) strike() {
 	i := rand.IntN(len(s.team))
@@ -139,19 +143,18 @@ func (s *soak) strike() {
 	if _, frozen := s.thaw[p]; frozen {
 		return
 	}
-	s.events++
 	switch n := rand.IntN(100); {
-	case n < 60:
+	case n < killShare:
 		s.counts["kill"]++
 		s.out.crashes++
 		p.kill()
 		s.team[i] = s.worker()
-	case n < 75:
+	case n < 88:
 		s.counts["freeze"]++
 		s.out.crashes++
 		p.signal(syscall.SIGSTOP)
 		s.thaw[p] = time.Now().Add(5*time.Second + rand.N(4*time.Second))
-	case n < 85:
+	case n < 93:
 		s.counts["stall"]++
 		s.out.crashes++ // it may come to more than 4 s in all
 		p.signal(syscall.SIGSTOP)
