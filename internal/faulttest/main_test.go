@@ -20,7 +20,7 @@ var (
 	everything   = flag.Bool("faults", false, "run every fault as often as the table says, not a selection once")
 	writeTo      = flag.String("write", "", "write the table of faults into this `FILE`, between its marks")
 	soakFor      = flag.Duration("soak", 0, "kill at random for so long; 0 does not")
-	soakKills    = flag.Int("kills", 300, "how many workers the soak kills, freezes or stops at least")
+	soakKills    = flag.Int("kills", 300, "how many workers the soak kills with SIGKILL at least")
 	soakRedis    = flag.Int("redis-kills", 30, "how many times the soak kills Redis at least")
 	soakCampaign = flag.Int("recipients", 50_000, "recipients of each of the soak's campaigns")
 )

@@ -27,7 +27,9 @@ type Conn struct {
 	t      Timeouts
 	dialed time.Time
 
-	replies chan arrival // reader to owner, in order; closed when the reader ends
+	replies chan arrivals // reader to owner, in order; closed when the reader ends
+	arrived arrivals      // owner: what it took from replies last
+	taken   int           // owner: and how many of it
 	// allowed counts the replies that the relay may have sent so far, one for each
 	// command. The owner adds to it before it writes; the reader, which counts what
 	// came, compares. What comes beyond it was not asked for.
@@ -47,13 +49,20 @@ type arrival struct {
 	err   error
 }
 
+// arrivals are those of one read: the replies to a group come together, and each that
+// is handed over alone wakes the owner.
+type arrivals struct {
+	list [mostOwed / 2]arrival
+	n    int
+}
+
 // mostOwed is more than the replies that can be outstanding at one time: dot, MAIL,
 // RCPT, DATA, QUIT and the last words. The reader never blocks on a full channel.
 const mostOwed = 16
 
 func newConn(cfg *DialConfig, raw net.Conn, h *handshake) *Conn {
 	c := &Conn{nc: h.nc, raw: raw, rd: h.rd, ext: h.ext, mode: cfg.Mode, addr: cfg.Addr(),
-		t: cfg.Timeouts, dialed: time.Now(), replies: make(chan arrival, mostOwed)}
+		t: cfg.Timeouts, dialed: time.Now(), replies: make(chan arrivals, mostOwed)}
 	if c.mode == ModeAuto {
 		c.mode, c.memory = ModeLockStep, cfg.Memory
 		if c.ext.Pipelining {
@@ -95,7 +104,7 @@ func (c *Conn) readReplies() {
 	last := c.readUntilEnd()
 	c.failed.Store(true)
 	_ = c.raw.SetWriteDeadline(past) // nothing more is worth writing
-	c.replies <- last
+	c.replies <- arrivals{list: [mostOwed / 2]arrival{last}, n: 1}
 	c.onFail()
 }
 
@@ -117,11 +126,13 @@ func (c *Conn) readUntilEnd() arrival {
 		if extra {
 			c.failed.Store(true)
 		}
-		for _, r := range batch[:n] {
-			if received++; received > allowed {
-				return arrival{r, malformed("a reply that nothing had asked for")}
-			}
-			c.replies <- arrival{reply: r}
+		asked := int(min(int64(n), allowed-received))
+		if asked > 0 {
+			c.hand(batch[:asked])
+			received += int64(asked)
+		}
+		if asked < n {
+			return arrival{batch[asked], malformed("a reply that nothing had asked for")}
 		}
 		if err != nil {
 			return arrival{err: err}
@@ -130,6 +141,15 @@ func (c *Conn) readUntilEnd() arrival {
 			return c.unasked()
 		}
 	}
+}
+
+// hand gives replies to the owner.
+func (c *Conn) hand(batch []Reply) {
+	a := arrivals{n: len(batch)}
+	for i, r := range batch {
+		a.list[i].reply = r
+	}
+	c.replies <- a
 }
 
 // parse fills batch with the complete replies that have been read.
@@ -158,13 +178,30 @@ func (c *Conn) unasked() arrival {
 // await returns the next reply, allowing it the given time from now. An error is
 // final and the connection's.
 func (c *Conn) await(stage Stage, timeout time.Duration) (Reply, *Error) {
-	select {
-	case a := <-c.replies:
-		return c.take(stage, a)
-	default:
+	if !c.pending() {
+		select {
+		case c.arrived = <-c.replies:
+			c.taken = 0
+		default:
+			c.replyWithin(timeout)
+		}
 	}
-	c.replyWithin(timeout)
-	return c.take(stage, <-c.replies)
+	return c.take(stage, c.arrival())
+}
+
+// pending reports whether there is an arrival that needs no waiting for.
+func (c *Conn) pending() bool { return c.taken < c.arrived.n }
+
+// arrival returns the next; once the reader has ended, none.
+func (c *Conn) arrival() arrival {
+	if !c.pending() {
+		c.arrived, c.taken = <-c.replies, 0
+	}
+	if !c.pending() {
+		return arrival{}
+	}
+	c.taken++
+	return c.arrived.list[c.taken-1]
 }
 
 // replyWithin bounds the reader's present wait; 0 lifts the bound. A connection that
@@ -211,7 +248,7 @@ func (c *Conn) lastWords(stage Stage) *Error {
 	c.replyWithin(c.t.Quit)
 	var why Reply
 	for {
-		r, err := c.take(stage, <-c.replies)
+		r, err := c.take(stage, c.arrival())
 		if err == nil {
 			if why.Code == 0 && r.refusal() {
 				why = r

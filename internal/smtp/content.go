@@ -24,15 +24,25 @@ func checkContent(b []byte) (dots, eightBit bool, err error) {
 	if len(b) == 0 {
 		return false, false, fmt.Errorf("%w: it is empty", ErrContent)
 	}
-	nul, eightBit := scanOctets(b)
-	if nul {
-		return false, false, fmt.Errorf("%w: a NUL at octet %d", ErrContent, bytes.IndexByte(b, 0))
+	if at := bytes.IndexByte(b, 0); at >= 0 {
+		return false, false, fmt.Errorf("%w: a NUL at octet %d", ErrContent, at)
 	}
+	dots, ok := evenLines(b)
+	if !ok {
+		if dots, err = checkLines(b); err != nil {
+			return false, false, err
+		}
+	}
+	return dots, hasEightBit(b), nil
+}
+
+// checkLines looks at one line after the other.
+func checkLines(b []byte) (dots bool, err error) {
 	lines := 0
 	for rest := b; len(rest) > 0; {
 		length := bytes.IndexByte(rest, '\n')
 		if length == 0 || length > 0 && rest[length-1] != '\r' {
-			return false, false, fmt.Errorf("%w: a bare LF in line %d", ErrContent, lines+1)
+			return false, fmt.Errorf("%w: a bare LF in line %d", ErrContent, lines+1)
 		}
 		next := length + 1
 		if length < 0 { // the last line, without CRLF
@@ -41,34 +51,52 @@ func checkContent(b []byte) (dots, eightBit bool, err error) {
 			lines++
 		}
 		if length-1 > maxLine {
-			return false, false, fmt.Errorf("%w: a line of %d octets, more than %d", ErrContent, length-1, maxLine)
+			return false, fmt.Errorf("%w: a line of %d octets, more than %d", ErrContent, length-1, maxLine)
 		}
 		dots = dots || rest[0] == '.'
 		rest = rest[next:]
 	}
 	if bytes.Count(b, []byte{'\r'}) != lines {
-		return false, false, fmt.Errorf("%w: a bare CR", ErrContent)
+		return false, fmt.Errorf("%w: a bare CR", ErrContent)
 	}
-	return dots, eightBit, nil
+	return dots, nil
 }
 
-// scanOctets reports whether b holds a NUL, and an octet above 127. It is what
-// checkContent spends its time on, hence 32 octets a step.
-func scanOctets(b []byte) (nul, eightBit bool) {
-	const low, high = 0x0101010101010101, 0x8080808080808080
-	var zero, or uint64
+// evenLines is checkLines in a third of the time, for what a mail mostly is: it guesses
+// that each line is as long as the one before, as in base64, and counts the CRs and LFs
+// afterwards, which shows whether it passed over any. Where it is not sure of a content,
+// it is not ok.
+func evenLines(b []byte) (dots, ok bool) {
+	lines, length := 0, 0 // length is that of a line, less its LF
+	for n := 0; n < len(b); lines++ {
+		end := n + length
+		if end >= len(b) || b[end] != '\n' {
+			if length = bytes.IndexByte(b[n:], '\n'); length < 0 {
+				return false, false
+			}
+			end = n + length
+		}
+		if length == 0 || length-1 > maxLine || b[end-1] != '\r' {
+			return false, false
+		}
+		dots = dots || b[n] == '.'
+		n = end + 1
+	}
+	return dots, bytes.Count(b, []byte{'\n'}) == lines && bytes.Count(b, []byte{'\r'}) == lines
+}
+
+// hasEightBit reports whether b holds an octet above 127, looking at 32 a step.
+func hasEightBit(b []byte) bool {
+	var or uint64
 	for ; len(b) >= 32; b = b[32:] {
-		v0, v1 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		v2, v3 := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-		or |= v0 | v1 | v2 | v3
-		// The high bit of a byte is set where v-low borrowed from a zero.
-		zero |= (v0-low)&^v0 | (v1-low)&^v1 | (v2-low)&^v2 | (v3-low)&^v3
+		or |= binary.LittleEndian.Uint64(b) | binary.LittleEndian.Uint64(b[8:]) |
+			binary.LittleEndian.Uint64(b[16:]) | binary.LittleEndian.Uint64(b[24:])
 	}
-	nul, eightBit = zero&high != 0, or&high != 0
+	var last byte
 	for _, c := range b {
-		nul, eightBit = nul || c == 0, eightBit || c >= 0x80
+		last |= c
 	}
-	return nul, eightBit
+	return or&0x8080808080808080 != 0 || last >= 0x80
 }
 
 // appendStuffed appends whole lines of content with every leading dot doubled

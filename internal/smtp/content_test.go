@@ -3,6 +3,7 @@ package smtp
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
@@ -73,17 +74,42 @@ func TestCheckContent(t *testing.T) {
 	}
 	for i := range 80 { // every position within and after the 32-octet steps
 		b := bytes.Repeat([]byte("a"), 80)
-		if nul, high := scanOctets(b); nul || high {
+		if hasEightBit(b) {
 			t.Fatal("saw what is not there")
 		}
 		b[i] = 0x80
-		if nul, high := scanOctets(b); nul || !high {
+		if !hasEightBit(b) {
 			t.Fatalf("8-bit octet at %d missed", i)
 		}
-		b[i] = 0
-		if nul, high := scanOctets(b); !nul || high {
-			t.Fatalf("NUL at %d missed", i)
+	}
+}
+
+// Whatever evenLines is sure of, checkLines says too; and it is sure of base64.
+func TestEvenLines(t *testing.T) {
+	t.Parallel()
+	pieces := []string{"\r\n", "\r\n", "a", "bc", ".", "\r", "\n", "a\r\n", "bb\r\n", "a\r\n"}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	sure := 0
+	for range 200_000 {
+		var b []byte
+		for range 1 + rnd.IntN(12) {
+			b = append(b, pieces[rnd.IntN(len(pieces))]...)
 		}
+		dots, ok := evenLines(b)
+		if !ok {
+			continue
+		}
+		sure++
+		if want, err := checkLines(b); err != nil || dots != want {
+			t.Fatalf("%q: dots %v, want %v (%v)", b, dots, want, err)
+		}
+	}
+	if sure < 10_000 {
+		t.Errorf("sure of %d contents only", sure)
+	}
+	body := []byte("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("z", 76)+"\r\n", 9) + "zz==\r\n")
+	if _, ok := evenLines(body); !ok {
+		t.Error("not sure of base64")
 	}
 }
 

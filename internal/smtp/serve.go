@@ -213,13 +213,13 @@ func (s *session) wait() (m *slot, over bool, err *Error) {
 	} else {
 		s.c.replyWithin(s.c.t.Dot)
 	}
+	if s.c.pending() {
+		return nil, false, s.owing()
+	}
 	select {
-	case a := <-s.c.replies:
-		r, err := s.c.take(s.owedStage(), a)
-		if err != nil {
-			return nil, false, s.stale(err)
-		}
-		return nil, false, s.settleWith(r)
+	case s.c.arrived = <-s.c.replies:
+		s.c.taken = 0
+		return nil, false, s.owing()
 	case f := <-s.fetch.got:
 		return s.fetched(f), false, nil
 	case <-s.ctx.Done():
@@ -227,6 +227,15 @@ func (s *session) wait() (m *slot, over bool, err *Error) {
 	case <-tick:
 		return nil, s.idleOver(), nil
 	}
+}
+
+// owing takes the arrival that is there.
+func (s *session) owing() *Error {
+	r, err := s.c.take(s.owedStage(), s.c.arrival())
+	if err != nil {
+		return s.stale(err)
+	}
+	return s.settleWith(r)
 }
 
 // stale names the end of a connection that nothing was under way on.
