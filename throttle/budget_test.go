@@ -2,6 +2,7 @@ package throttle
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -302,4 +303,19 @@ func TestLostWithoutTheStore(t *testing.T) {
 		}
 		l.Release()
 	})
+}
+
+// The longer a lease takes, the earlier the next one is asked for.
+func TestLowStock(t *testing.T) {
+	t.Parallel()
+	for trip, want := range map[time.Duration]float64{0: 0.25, time.Millisecond: 0.25, 2 * time.Millisecond: 0.32, 40 * time.Millisecond: 0.5} {
+		s := newStock(100, false)
+		now := time.Now()
+		l := only(token{from: now, until: now.Add(time.Hour)})
+		l.before, l.after = now.Add(-trip), now
+		s.deliver(now, l)
+		if got := s.low(); math.Abs(got-want) > 1e-9 {
+			t.Errorf("after a lease of %v: more is leased at %v of what was leased ahead, want %v", trip, got, want)
+		}
+	}
 }

@@ -33,10 +33,11 @@ type stock struct {
 	mu      sync.Mutex // guards what follows
 	tokens  shelf
 	waiters []*waiter
-	missed  bool      // a try found nothing since the last lease
-	heat    float64   // tokens used, each fading with soon: about the use of the last soon
-	heated  time.Time // when heat was right
-	starved time.Time // since when somebody wants more than there is; zero: nobody does
+	missed  bool          // a try found nothing since the last lease
+	heat    float64       // tokens used, each fading with soon: about the use of the last soon
+	heated  time.Time     // when heat was right
+	starved time.Time     // since when somebody wants more than there is; zero: nobody does
+	trip    time.Duration // about how long a lease takes at most
 	back    []unused
 	lost    uint64    // tokens that lapsed
 	dry     time.Time // until when the store has said that there is nothing
@@ -175,6 +176,7 @@ func (s *stock) deliver(now time.Time, l lot) {
 	defer s.mu.Unlock()
 	if l.n > 0 {
 		s.feed(now)
+		s.trip = max(l.after.Sub(l.before), s.trip-s.trip/16)
 	}
 	s.tokens.add(l)
 	s.reap(now)
@@ -232,10 +234,16 @@ func (s *stock) wants(now time.Time) int {
 		n++
 	}
 	// As much as lasts a good stretch, and yet is used before it lapses. One alone is none.
-	if ahead := int(1.3 * (s.heat - 0.3)); s.tokens.n <= ahead/2 {
-		n += ahead
+	if ahead := 1.3 * (s.heat - 0.3); s.tokens.n <= int(ahead*s.low()) {
+		n += int(ahead)
 	}
 	return min(max(n, 0), s.chunk)
+}
+
+// low is the share of what is leased ahead at which more is leased: what is left lasts
+// until that is here. The lower, the fewer calls.
+func (s *stock) low() float64 {
+	return min(max(0.25, 4*float64(s.trip)/float64(soon)), 0.5)
 }
 
 // await returns what to lease and what to give back as soon as there is

@@ -57,7 +57,11 @@ func (l *lane) hear(h heard) {
 		if kind == queue.ResultBlocked && h.verdict.Reach != verdict.Destination {
 			group = "" // said of the mail or its sender: the campaign is what to stop
 		}
-		l.member.Result(h.campaign, group, kind, replyOf(h.result).String())
+		said := ""
+		if kind != queue.ResultAccepted { // nobody asks what was said then, and most are
+			said = replyOf(h.result).String()
+		}
+		l.member.Result(h.campaign, group, kind, said)
 	}
 }
 

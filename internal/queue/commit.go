@@ -170,7 +170,7 @@ func (m *Member) nextBatch() *batch {
 	b := &batch{version: m.version, begun: time.Now()}
 	for _, c := range m.written {
 		b.evidence = append(b.evidence, pastWrite{b.begun, c.Campaign.Stream, c.Campaign.ID, c.N, c.unwritten})
-		c.unwritten = nil
+		c.unwritten = make([]byte, 0, len(c.unwritten)) // the next is of about this size
 	}
 	m.written = m.written[:0]
 	b.record = encodeIntents(make([]byte, 0, 64+8*len(m.intents)), m.intents)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sluicemail/sluice/internal/mail"
 )
@@ -39,14 +40,10 @@ type standing struct {
 // encodeIntents writes the record's content: the claims that intents refer to,
 // then the intents. It is rewritten at every commit, so it names each claim once.
 func encodeIntents(b []byte, intents []*Intent) []byte {
-	claims := make(map[*Claim]uint64, 8)
-	var order []*Claim
+	var few [16]*Claim // as many as a worker has at hand, mostly
+	order := few[:0]
 	for _, in := range intents {
-		if in == nil {
-			continue
-		}
-		if _, ok := claims[in.claim]; !ok {
-			claims[in.claim] = uint64(len(order))
+		if in != nil && !slices.Contains(order, in.claim) {
 			order = append(order, in.claim)
 		}
 	}
@@ -60,7 +57,7 @@ func encodeIntents(b []byte, intents []*Intent) []byte {
 		if in == nil {
 			continue
 		}
-		b = binary.AppendUvarint(b, claims[in.claim])
+		b = binary.AppendUvarint(b, uint64(slices.Index(order, in.claim)))
 		b = binary.AppendUvarint(b, uint64(in.index))
 		b = binary.AppendUvarint(b, uint64(in.attempt))
 	}
