@@ -43,6 +43,24 @@ func TestTakenTooEarly(t *testing.T) {
 	}
 }
 
+// After an intent that came late, messages are taken one at a time for a while.
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	s := &session{c: &Conn{t: Timeouts{}.withDefaults()}}
+	prompt, ahead := s.c.t.Prompt, 0
+	s.confirmedAfter(prompt)
+	if s.behind != 0 {
+		t.Error("behind after a prompt one")
+	}
+	s.confirmedAfter(prompt + 1)
+	for ; s.behind > 0; ahead++ {
+		s.confirmedAfter(prompt)
+	}
+	if ahead != catchUp {
+		t.Errorf("behind for %d messages, want %d", ahead, catchUp)
+	}
+}
+
 // A drain that comes while an intent is waited for lets that message go, and none after.
 func TestDrainWhileConfirming(t *testing.T) {
 	t.Parallel()

@@ -61,11 +61,25 @@ func (s *session) declare(m *slot) {
 // waited for: so it has all of cur's round trip to be stored in, and both sides of it
 // are busy. content appends its envelope.
 func (s *session) declareNext() {
-	if s.c.mode != ModePipelined || s.late {
+	if s.c.mode != ModePipelined || s.behind > 0 {
 		return
 	}
 	if s.next = s.tryTake(); s.next != nil {
 		s.declare(s.next)
+	}
+}
+
+// catchUp is for how many messages none is declared ahead after one could not follow at
+// once: each that goes back has used up budget for nothing.
+const catchUp = 32
+
+// confirmedAfter notes how long an intent had to be waited for.
+func (s *session) confirmedAfter(d time.Duration) {
+	switch {
+	case d > s.c.t.Prompt:
+		s.behind = catchUp
+	case s.behind > 0:
+		s.behind--
 	}
 }
 
@@ -77,7 +91,7 @@ func (s *session) undeclareNext() {
 	case s.ctx.Err() != nil:
 		s.done(&s.next, Result{Kind: Unsent, Stage: StageIdle, Err: errDraining})
 		s.began--
-	case s.late:
+	case s.behind > 0:
 		s.done(&s.next, Result{Kind: Unsent, Stage: StageIdle, Err: errLate})
 		s.began--
 	}
@@ -197,7 +211,7 @@ func (s *session) confirm() *Error {
 	}
 	s.c.pulse.step()
 	s.c.replyBy(time.Time{}) // a large content may take longer than that; its writes are bounded
-	s.late = time.Since(asked) > s.c.t.Prompt
+	s.confirmedAfter(time.Since(asked))
 	s.undeclareNext()
 	return nil
 }

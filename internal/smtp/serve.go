@@ -46,7 +46,7 @@ type session struct {
 	carried atomic.Int64 // of these, whose MAIL was taken: what a relay counts
 	used    time.Time    // when a message was last under way
 	resting time.Time    // since when the idle limit runs
-	late    bool         // the last intent took long to be confirmed
+	behind  int          // messages left until one is declared ahead again
 	idled   bool         // the idle limit ended it
 	offered bool         // it was given a message
 	watch   watch        // the pool's
