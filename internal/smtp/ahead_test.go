@@ -43,6 +43,22 @@ func TestTakenTooEarly(t *testing.T) {
 	}
 }
 
+// A content that takes more than one write may be under way for minutes: the message after
+// it is taken when it has left, as long as the budget of that is fresh.
+func TestNotAheadOfLarge(t *testing.T) {
+	t.Parallel()
+	all, log := messages(3)
+	all[1].Content = []byte("Subject: large\r\n\r\n" + string(largeContent(3*chunk)))
+	s := &sink{ehlo: nhnEHLO}
+	if err := serveAll(t, nil, s.serve, all...); err != nil {
+		t.Fatal(err)
+	}
+	const want = "begin1 begin2 confirm1 done1 confirm2 begin3 done2 confirm3 done3"
+	if got := log.String(); got != want {
+		t.Errorf("calls %s, want %s", got, want)
+	}
+}
+
 // After an intent that came late, messages are taken one at a time for a while.
 func TestCatchUp(t *testing.T) {
 	t.Parallel()

@@ -34,8 +34,10 @@ type Timeouts struct {
 	Data      time.Duration // the reply to DATA, 2 min
 	Dot       time.Duration // the reply to the dot, 10 min: giving up early makes an unknown
 	Confirm   time.Duration // Transaction.Confirm, 30 s
-	// Prompt, 20 ms, is how long Confirm may take for the next message to be taken before
-	// it is over. That one's budget has to be fresh when its MAIL leaves.
+	// Prompt, 10 ms, is how long Confirm may take for the next message to be taken before
+	// it is over: that one's budget has to be fresh when its MAIL leaves. With the time that
+	// a pool may have held it (fresh), it is most of the 35 ms that package throttle leaves
+	// between the taking of a token and the relay.
 	Prompt  time.Duration
 	Quit    time.Duration // how long to wait for the reply to QUIT, 2 s
 	MinRate int           // octets a second the relay must take of a content, 500
@@ -56,7 +58,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Confirm, 30*time.Second)
 	set(&t.Quit, 2*time.Second)
 	if t.Prompt <= 0 {
-		t.Prompt = 20 * time.Millisecond // not scaled, as the budget is not
+		t.Prompt = 10 * time.Millisecond // not scaled, as the budget is not
 	}
 	if t.MinRate <= 0 {
 		t.MinRate = int(500 * time.Second / fault.Scaled(time.Second))

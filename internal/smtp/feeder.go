@@ -100,7 +100,7 @@ func (f *feeder) restingSince(n int) time.Time {
 
 // fresh is how long a message may be held and still be begun: its budget was taken
 // for then, not for when a connection has been opened at last.
-const fresh = 30 * time.Millisecond
+const fresh = 20 * time.Millisecond
 
 // unhold returns what is held, or nil. What has been held for too long goes back to
 // the Source, which may have something better by now. The caller holds f.mu.

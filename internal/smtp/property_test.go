@@ -28,6 +28,7 @@ func (l *ledger) add(n int) {
 type counted struct {
 	tx
 	l *ledger
+	q *queue // takes back what waited too long
 }
 
 func (c counted) Begin() { c.l.add(1); c.tx.Begin() }
@@ -35,6 +36,11 @@ func (c counted) Begin() { c.l.add(1); c.tx.Begin() }
 func (c counted) Done(r Result) {
 	if c.begun > 0 {
 		c.l.add(-1)
+	}
+	if errors.Is(r.Err, errLate) {
+		c.begun--
+		c.q.change(func() { c.q.waiting = append([]Transaction{c}, c.q.waiting...) })
+		return
 	}
 	c.tx.Done(r)
 }
@@ -118,7 +124,7 @@ func TestEveryOutcomeIsTrue(t *testing.T) {
 				if rnd.IntN(30) == 0 {
 					m.Content = []byte("Subject: x\r\n\r\n" + string(largeContent(100<<10)))
 				}
-				q.waiting = append(q.waiting, counted{tx{m}, l})
+				q.waiting = append(q.waiting, counted{tx{m}, l, q})
 			}
 			q.finished = true
 			var mu sync.Mutex
@@ -133,7 +139,8 @@ func TestEveryOutcomeIsTrue(t *testing.T) {
 			})
 			cfg := plainConfig(host, port)
 			cfg.Mode = []Mode{ModeAuto, ModePipelined, ModeGroup, ModeLockStep}[rnd.IntN(4)]
-			cfg.Timeouts = Timeouts{Quit: 20 * time.Millisecond, Command: time.Second, Data: time.Second, Dot: time.Second, Prompt: time.Hour}
+			cfg.Timeouts = Timeouts{Quit: 20 * time.Millisecond, Command: time.Second, Data: time.Second, Dot: time.Second,
+				Prompt: []time.Duration{time.Nanosecond, 50 * time.Microsecond, time.Hour}[rnd.IntN(3)]}
 			for len(q.waiting) > 0 {
 				nc := dial(t, cfg)
 				mu.Lock()

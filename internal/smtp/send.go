@@ -59,9 +59,10 @@ func (s *session) declare(m *slot) {
 
 // declareNext takes the message after cur and declares it before cur's own intent is
 // waited for: so it has all of cur's round trip to be stored in, and both sides of it
-// are busy. content appends its envelope.
+// are busy. content appends its envelope, so cur must be one that leaves in one write:
+// while a large one is uploaded the next would grow too old.
 func (s *session) declareNext() {
-	if s.c.mode != ModePipelined || s.behind > 0 {
+	if s.c.mode != ModePipelined || s.behind > 0 || len(s.cur.msg.Content) > chunk {
 		return
 	}
 	if s.next = s.tryTake(); s.next != nil {

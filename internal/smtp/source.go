@@ -18,7 +18,9 @@ type Message struct {
 // Transaction is one message for one recipient, implemented by the caller.
 //
 // All calls for one Transaction come from one goroutine, in the order Message,
-// Begin, Confirm, Done; a connection that breaks skips straight to Done. Done is
+// Begin, Confirm, Done; a connection that breaks skips straight to Done, and so does one
+// that cannot send a message soon enough after it was taken, or drains: that message is
+// Unsent at StageIdle, nothing of it was written, and the connection goes on. Done is
 // called exactly once for every Transaction a Source handed out, also where Begin
 // was never called.
 //
@@ -28,8 +30,8 @@ type Transaction interface {
 	// Message returns what is to be sent. It is called once, must not block, and
 	// what it returns stays valid until Done.
 	Message() Message
-	// Begin is called just before MAIL is written. It declares the intent to send
-	// and must not block.
+	// Begin is called before MAIL is written, by a Confirm of another message at most. It
+	// declares the intent to send and must not block.
 	Begin()
 	// Confirm returns nil once that intent is on record. Not a byte of content is
 	// written before. It may block until ctx ends (30 s, or the connection's
