@@ -319,3 +319,19 @@ func TestLowStock(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTry takes tokens as a connection at full speed does.
+func BenchmarkTry(b *testing.B) {
+	s := newStock(1<<20, false)
+	now := time.Now()
+	for b.Loop() {
+		if s.tokens.n == 0 {
+			l := only(token{from: now, until: now.Add(time.Hour)})
+			l.n = 1000
+			s.deliver(now, l)
+		}
+		if _, ok := s.try(now); !ok {
+			b.Fatal("nothing in stock")
+		}
+	}
+}

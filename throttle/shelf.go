@@ -49,14 +49,19 @@ func (s *shelf) head() token { return s.lots[0].head() }
 
 // pop takes it.
 func (s *shelf) pop() token {
+	t := s.head()
+	s.skip()
+	return t
+}
+
+// skip takes it without looking.
+func (s *shelf) skip() {
 	l := &s.lots[0]
-	t := l.head()
 	l.at += l.every
 	s.n--
 	if l.n--; l.n == 0 {
 		s.lots = slices.Delete(s.lots, 0, 1)
 	}
-	return t
 }
 
 // unpop puts a token back in front.

@@ -66,14 +66,24 @@ func newStock(chunk int, returns bool) *stock {
 func (s *stock) try(now time.Time) (token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reap(now)
-	if s.tokens.n == 0 || s.tokens.head().from.After(now) {
-		s.missed = true
-		s.starve(now)
-		poke(s.need)
-		return token{}, false
+	for s.tokens.n > 0 {
+		t := s.tokens.head()
+		if now.After(t.until) {
+			s.tokens.skip()
+			s.drop(t)
+			continue
+		}
+		if t.from.After(now) {
+			break
+		}
+		s.tokens.skip()
+		s.used(now)
+		return t, true
 	}
-	return s.pop(now), true
+	s.missed = true
+	s.starve(now)
+	poke(s.need)
+	return token{}, false
 }
 
 // waitAny takes a token out of whichever stock has one first, perhaps one whose
@@ -131,11 +141,17 @@ func (s *stock) leave(w *waiter) {
 // pop takes the first token. The caller holds the lock.
 func (s *stock) pop(now time.Time) token {
 	t := s.tokens.pop()
+	s.used(now)
+	return t
+}
+
+// used notes that a token was taken, and asks for more in time.
+func (s *stock) used(now time.Time) {
 	s.use(now)
-	if s.wants(now) > 0 {
+	// More than this is more than wants would ask at, and looking costs less than asking.
+	if float64(s.tokens.n) <= s.heat && s.wants(now) > 0 {
 		poke(s.need)
 	}
-	return t
 }
 
 func (s *stock) use(now time.Time) {
