@@ -53,6 +53,7 @@ func TestWholePath(t *testing.T) {
 const pathConfig = `relay: {preset: custom, host: 127.0.0.1, port: %d, tls: starttls, ca_file: ca.pem, %s, hello: client.sender.example}
 sender: {name: 물길상점, email: news@sender.example, phone: 02-000-0000, address: "서울시 예시구 1"}
 limits: {connections: {open: 2, new: 600/1m}, messages: [5000/1s], per_connection: {messages: 5000, age: 5m, idle: 30s}}
+breakers: {bounced: "off"} # one in twenty is refused here, on purpose
 streams: {auth: {reserve: [20/1s], connections: 1}}
 `
 
