@@ -10,7 +10,8 @@
 //
 // It judges nothing: a figure that misses its target is printed like any other. It
 // fails where a run did not do its work, such as a mail that was not accepted or
-// accepted twice, or a worker's memory that grows with the campaign. Linux only, because it reads /proc.
+// accepted twice, or a worker's memory that grows with the campaign. Linux only,
+// because it reads /proc.
 package main
 
 import (

@@ -25,9 +25,10 @@
 // are N apart in the timeline, so no window of W holds N+1 of them. For windows
 // under 10 s late is 20 ms and jitter 35 ms; from 10 s up jitter is a quarter of
 // the slack. A connection that has taken a message may keep it for up to 30 ms of that
-// (package smtp: fresh and Prompt), mostly it does for less than one. At most N messages in W+S is a rate of W/(W+S) of the limit: 90.9 %
-// for 1 s, 95.2 % for 2 s and again from 10 s up, 99 % just under 10 s. No scheme
-// does better: if arrivals may be S late, N+1 messages begun within W+S can all
+// (package smtp: fresh and Prompt), mostly it does for less than one.
+//
+// At most N messages in W+S is a rate of W/(W+S) of the limit: 90.9 % for 1 s, 95.2 % for
+// 2 s and again from 10 s up, 99 % just under 10 s. No scheme does better: if arrivals may be S late, N+1 messages begun within W+S can all
 // arrive within W. A drain that always has mail loses nothing beyond that, as
 // long as it asks every 40 ms (late and the 20 ms slots may be taken ahead),
 // which it can with Redis up to 40 ms away and back.

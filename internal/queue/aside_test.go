@@ -62,7 +62,7 @@ func TestSetAside(t *testing.T) {
 		accept(m, cl, 0)
 		settle(t, m, cl)
 		data := appendEvidence(nil, Evidence{Index: 1, Attempt: 1, Outcome: mail.Accepted})
-		if err := m.append(t.Context(), q.rdb, []pastWrite{{campaign: c.ID, data: data}}); err != nil {
+		if err := m.append(t.Context(), q.rdb, []pastWrite{{logOf: logOf{campaign: c.ID}, data: data}}); err != nil {
 			t.Fatal(err)
 		}
 		k := q.keys

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,13 +24,24 @@ const confirmAge = 3 * time.Second
 // with everysec loses up to two seconds, more while a slow fsync is under way.
 const pastKept = 10 * time.Second
 
-// pastWrite is evidence that Redis confirmed.
-type pastWrite struct {
-	at       time.Time
+// logOf names a block's outcome log.
+type logOf struct {
 	stream   mail.Stream
 	campaign string
 	block    int
-	data     []byte
+}
+
+// pastWrite is evidence for a block's log.
+type pastWrite struct {
+	logOf
+	data []byte
+}
+
+// past is what Redis confirmed within about a second. A log's evidence stands in one
+// piece: at full speed it is most of a worker's memory.
+type past struct {
+	from, last time.Time
+	logs       map[logOf][]byte
 }
 
 // Declare says that recipient index of the claim is about to be sent to, and
@@ -169,7 +181,7 @@ func (m *Member) nextBatch() *batch {
 	}
 	b := &batch{version: m.version, begun: time.Now()}
 	for _, c := range m.written {
-		b.evidence = append(b.evidence, pastWrite{b.begun, c.Campaign.Stream, c.Campaign.ID, c.N, c.unwritten})
+		b.evidence = append(b.evidence, pastWrite{logOf{c.Campaign.Stream, c.Campaign.ID, c.N}, c.unwritten})
 		c.unwritten = make([]byte, 0, len(c.unwritten)) // the next is of about this size
 	}
 	m.written = m.written[:0]
@@ -337,11 +349,38 @@ func (m *Member) done(b *batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.confirmed, m.since = b.version, b.begun
-	m.past = append(m.past, b.evidence...)
-	old := 0
-	for old < len(m.past) && b.begun.Sub(m.past[old].at) > pastKept {
-		old++
-	}
-	m.past = m.past[old:]
+	m.remember(b)
 	m.announce()
+}
+
+// remember keeps a batch's evidence, and forgets what is old enough. The caller holds
+// m.mu.
+func (m *Member) remember(b *batch) {
+	for len(m.past) > 0 && b.begun.Sub(m.past[0].last) > pastKept {
+		m.past = slices.Delete(m.past, 0, 1)
+	}
+	if len(b.evidence) == 0 {
+		return
+	}
+	n := len(m.past) - 1
+	if n < 0 || b.begun.Sub(m.past[n].from) > time.Second {
+		m.past = append(m.past, past{from: b.begun, logs: map[logOf][]byte{}})
+		n++
+	}
+	p := &m.past[n]
+	p.last = b.begun
+	for _, w := range b.evidence {
+		p.logs[w.logOf] = append(p.logs[w.logOf], w.data...)
+	}
+}
+
+// remembered lists what is kept. The caller holds m.mu; what is appended to a log later
+// lies behind what it was given.
+func (m *Member) remembered() (writes []pastWrite) {
+	for _, p := range m.past {
+		for log, data := range p.logs {
+			writes = append(writes, pastWrite{log, data})
+		}
+	}
+	return writes
 }

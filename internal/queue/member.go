@@ -44,7 +44,7 @@ type Member struct {
 	since       time.Time         // when the last confirmed write was begun
 	changed     chan struct{}     // closed and replaced whenever confirmed or failed moves
 	failed      error             // ErrFenced, once
-	past        []pastWrite       // evidence of the last seconds, for a Redis that lost it
+	past        []past            // evidence of the last seconds, for a Redis that lost it
 	pending     *batch            // being stored; the ledger goroutine's, and Leave's after it
 	said        string            // what confirmHolds wrote last
 	dirty       chan struct{}     // capacity 1: there is something to commit

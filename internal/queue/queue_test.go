@@ -300,7 +300,7 @@ func TestLateEvidenceIsTaken(t *testing.T) {
 		if got := summary(t, q, c); got.Count(mail.Unknown) != 1 || !got.Settled {
 			t.Fatalf("unknown: %v", got.Outcomes)
 		}
-		late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted})}
+		late := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted})}
 		if err := m.writeEvidence(t.Context(), []pastWrite{late, late}); err != nil {
 			t.Fatal(err)
 		}

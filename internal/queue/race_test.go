@@ -34,7 +34,7 @@ func TestSettleSeesWhatOthersDid(t *testing.T) {
 				cl := claim(t, m, c, 0)
 				deferred := func(attempt int) {
 					data := appendEvidence(nil, Evidence{Attempt: attempt, Outcome: mail.Deferred})
-					if err := m.append(t.Context(), q.rdb, []pastWrite{{stream: mail.Ad, campaign: c.ID, data: data}}); err != nil {
+					if err := m.append(t.Context(), q.rdb, []pastWrite{{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: data}}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -88,7 +88,7 @@ func TestEvidenceBeforeTheRelease(t *testing.T) {
 		cl := claim(t, m, c, 0)
 		m.Record(m.Declare(cl, 0), mail.Unknown, mail.Reply{}, 0)
 		q.rdb.AddHook(&between{match: runs(q.scripts.release), do: func() {
-			late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted})}
+			late := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Accepted})}
 			if err := m.writeEvidence(t.Context(), []pastWrite{late}); err != nil {
 				t.Error(err)
 			}

@@ -144,7 +144,7 @@ func TestReopenUnknown(t *testing.T) {
 		if s := summary(t, q, c); s.Count(mail.Deferred) != 2 || s.Resent != 0 {
 			t.Errorf("reopened: %v, resent %d", s.Outcomes, s.Resent)
 		}
-		late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Index: 1, Attempt: 1, Outcome: mail.Accepted})}
+		late := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Index: 1, Attempt: 1, Outcome: mail.Accepted})}
 		if err := m.writeEvidence(t.Context(), []pastWrite{late}); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestReopenWhileClaimed(t *testing.T) {
 		if s := summary(t, q, c); s.Count(mail.Accepted) != 1 || s.Count(mail.Deferred) != 1 || s.Count(mail.Pending) != 1 {
 			t.Errorf("what the holder writes now is not seen: %v", s.Outcomes)
 		}
-		again := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Rejected, Reply: mail.Reply{Code: 550}})}
+		again := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Attempt: 1, Outcome: mail.Rejected, Reply: mail.Reply{Code: 550}})}
 		if err := m.append(t.Context(), q.rdb, []pastWrite{again}); err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestSettleUnknown(t *testing.T) {
 		if err != nil || st[3].Reply.Text != "seen in the mailbox" {
 			t.Errorf("%+v, %v", st, err)
 		}
-		late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Index: 3, Attempt: 1, Outcome: mail.Rejected, Reply: mail.Reply{Code: 550}})}
+		late := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Index: 3, Attempt: 1, Outcome: mail.Rejected, Reply: mail.Reply{Code: 550}})}
 		if err := m.writeEvidence(t.Context(), []pastWrite{late}); err != nil {
 			t.Fatal(err)
 		}

@@ -190,7 +190,7 @@ func TestRepairRewound(t *testing.T) {
 		if s := summary(t, q, c); s.Count(mail.Accepted) != 1 || s.Count(mail.Unknown) != 3 {
 			t.Errorf("%v", s.Outcomes)
 		}
-		late := pastWrite{stream: mail.Ad, campaign: c.ID, data: appendEvidence(nil, Evidence{Index: 1, Attempt: 2, Outcome: mail.Accepted})}
+		late := pastWrite{logOf: logOf{stream: mail.Ad, campaign: c.ID}, data: appendEvidence(nil, Evidence{Index: 1, Attempt: 2, Outcome: mail.Accepted})}
 		if err := m.writeEvidence(t.Context(), []pastWrite{late}); err != nil {
 			t.Fatal(err)
 		}

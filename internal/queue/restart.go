@@ -79,7 +79,7 @@ func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
 			held = append(held, c)
 		}
 	}
-	past := append([]pastWrite(nil), m.past...)
+	past := m.remembered()
 	record := encodeIntents(nil, m.intents)
 	m.mu.Unlock()
 	if err := m.rotate(ctx, rdb, record, true); err != nil {

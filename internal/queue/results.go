@@ -74,8 +74,8 @@ func (w *windowResults) example(r Result, text string) {
 const alone = 2
 
 // Result tells the breakers what came of an attempt for a recipient of a destination
-// group ("" = none), with the reply that says so, "" of one that took the mail. It never blocks; the breakers learn
-// of it within a quarter of a second.
+// group ("" = none), with the reply that says so, "" of one that took the mail. It never
+// blocks; the breakers learn of it within a quarter of a second.
 func (m *Member) Result(c *Campaign, group string, r Result, text string) {
 	if c.Counts.Queued() <= alone && group == "" {
 		return

@@ -65,6 +65,11 @@ func (s *session) declareNext() {
 	if s.c.mode != ModePipelined || s.behind > 0 || len(s.cur.msg.Content) > chunk {
 		return
 	}
+	s.takeNext()
+}
+
+// takeNext takes and declares the message after cur, if there is one.
+func (s *session) takeNext() {
 	if s.next = s.tryTake(); s.next != nil {
 		s.declare(s.next)
 	}
@@ -237,9 +242,7 @@ func (s *session) content() *Error {
 	s.due++
 	if s.c.mode == ModePipelined {
 		if s.next == nil {
-			if s.next = s.tryTake(); s.next != nil {
-				s.declare(s.next)
-			}
+			s.takeNext()
 		}
 		if s.next != nil {
 			s.append(s.next)
