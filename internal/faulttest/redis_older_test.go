@@ -116,10 +116,12 @@ func follows(t testing.TB, master *redis.Client) {
 	})
 }
 
-// leaveBehind lets a replica hear nothing for so long, and kills its master then.
+// leaveBehind lets a replica hear nothing for so long, and kills its master then. The
+// replica is cut off rather than frozen: a frozen one finds in its socket what the master
+// sent meanwhile, and has caught up with some of it before it is promoted.
 func leaveBehind(r *rig, replica *redistest.Server, lag time.Duration) {
 	r.t.Helper()
-	replica.Freeze()
+	follow(r.t, replica, "127.0.0.1", "1") // nobody is there: it keeps what it has
 	idle(lag)
 	r.store.Kill()
 }
@@ -127,14 +129,19 @@ func leaveBehind(r *rig, replica *redistest.Server, lag time.Duration) {
 // promote makes a replica the master, as a sentinel would.
 func promote(r *rig, replica *redistest.Server) {
 	r.t.Helper()
-	replica.Thaw()
-	rdb := redis.NewClient(&redis.Options{Addr: replica.Addr()})
-	defer rdb.Close()
-	if err := rdb.ReplicaOf(context.Background(), "NO", "ONE").Err(); err != nil {
-		r.t.Fatal(err)
-	}
+	follow(r.t, replica, "NO", "ONE")
 	r.toRedis.redirect(replica.Addr())
 	r.toRedis.cut()
+}
+
+// follow tells a replica whom to follow from now on.
+func follow(t testing.TB, replica *redistest.Server, host, port string) {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{Addr: replica.Addr()})
+	defer rdb.Close()
+	if err := rdb.ReplicaOf(context.Background(), host, port).Err(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func failOver(t testing.TB) *result {

@@ -86,11 +86,11 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	pipe.HSet(ctx, q.keys.beats(), m.nonce, 1)
 	clock := q.rdb.Time(ctx)
 	if _, err := pipe.Exec(ctx); err != nil || clock.Err() != nil {
-		return nil, errors.Join(q.unreachable(errors.Join(err, clock.Err())), m.close())
+		return nil, m.abandon(ctx, q.unreachable(errors.Join(err, clock.Err())))
 	}
 	m.clock.Store(clock.Val().UnixMilli() - time.Now().UnixMilli())
 	if err := errors.Join(m.firstStamp(ctx), m.firstHolds(ctx)); err != nil {
-		return nil, errors.Join(err, m.close())
+		return nil, m.abandon(ctx, err)
 	}
 	m.show(ctx)
 	return m, nil
@@ -185,16 +185,34 @@ func (m *Member) Leave(ctx context.Context) error {
 		return errors.Join(m.q.unreachable(err), m.close())
 	}
 	if m.Err() == nil && !m.underWay() {
-		pipe := m.q.rdb.TxPipeline()
-		pipe.Del(ctx, m.q.keys.record(m.nonce, m.gen))
-		pipe.HDel(ctx, m.q.keys.gens(), m.nonce)
-		pipe.HDel(ctx, m.q.keys.beats(), m.nonce)
-		pipe.HDel(ctx, m.q.keys.seen(), m.nonce)
-		if _, err := pipe.Exec(ctx); err != nil {
+		if err := m.signOff(ctx); err != nil {
 			return errors.Join(m.q.unreachable(err), m.close())
 		}
 	}
 	return m.close()
+}
+
+// abandon ends a Join that failed for why, which it returns. What of the member came to
+// be written is taken back as far as Redis can be reached, or the others would see a
+// worker die that never was.
+func (m *Member) abandon(ctx context.Context, why error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pulseTimeout)
+	defer cancel()
+	if err := m.signOff(ctx); err != nil {
+		m.q.log.Debug("a worker that could not join stays on the books until others find that it does not beat", "worker", m.nonce, "err", err)
+	}
+	return errors.Join(why, m.close())
+}
+
+// signOff takes the member off the books.
+func (m *Member) signOff(ctx context.Context) error {
+	pipe := m.q.rdb.TxPipeline()
+	pipe.Del(ctx, m.q.keys.record(m.nonce, m.gen))
+	pipe.HDel(ctx, m.q.keys.gens(), m.nonce)
+	pipe.HDel(ctx, m.q.keys.beats(), m.nonce)
+	pipe.HDel(ctx, m.q.keys.seen(), m.nonce)
+	_, err := pipe.Exec(ctx)
+	return err
 }
 
 // underWay reports whether intents stand without an outcome.

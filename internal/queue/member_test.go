@@ -37,6 +37,24 @@ func silent(t testing.TB, q *Queue) *Member {
 	return m
 }
 
+// Who could not join is not left on the books, where others would see a worker die.
+func TestJoinThatFails(t *testing.T) {
+	t.Parallel()
+	eachRedis(t, func(t *testing.T, q *Queue) {
+		stamp := q.keys.stamp() // read after the member has been written
+		if err := q.rdb.HSet(t.Context(), stamp, "not", "a string").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := q.Join(t.Context(), Hooks{}); err == nil {
+			_ = m.close()
+			t.Fatal("joined over a stamp of another type")
+		}
+		if left := q.rdb.Keys(t.Context(), "*").Val(); len(left) != 1 || left[0] != stamp {
+			t.Errorf("left in Redis beside the stamp: %q", left)
+		}
+	})
+}
+
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	eachRedis(t, func(t *testing.T, q *Queue) {
