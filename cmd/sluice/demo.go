@@ -129,7 +129,9 @@ func demoLimits() throttle.Limits {
 
 // demoRetry is short, because a receiver that asks for patience, as those of the demo do,
 // gets thirty times as much of it.
-var demoRetry = worker.Retry{First: 50 * time.Millisecond, Most: 2 * time.Second}
+func demoRetry() worker.Retry {
+	return worker.Retry{First: 50 * time.Millisecond, Most: 2 * time.Second}
+}
 
 // demoWorker is a worker for the rehearsal relay that tries deferred mail again
 // within seconds.
@@ -156,7 +158,7 @@ func demoWorker(srv *relay.Server, q *queue.Queue, log *slog.Logger) (worker.Con
 		sc := worker.Stream{
 			Dial: smtp.DialConfig{Host: host, Port: num, RootCAs: roots, Hello: "demo.sluice.invalid",
 				User: demoUser + "#" + string(s), Password: demoPassword},
-			Max: 10, TTL: time.Hour, Retry: demoRetry, Resend: s != mail.Ad,
+			Max: 10, TTL: time.Hour, Retry: demoRetry(), Resend: s != mail.Ad,
 			Verdicts: rules, Login: "demo",
 		}
 		if s == mail.Auth {

@@ -114,16 +114,9 @@ func (q *Queue) HoldCampaign(ctx context.Context, c *Campaign, why string, examp
 
 func liftCampaign(c *Campaign) string { return "sluice campaign resume " + c.Name }
 
-// HoldStream stops a whole stream, for every worker, until LiftStream.
-func (q *Queue) HoldStream(ctx context.Context, s mail.Stream, why string, examples ...string) error {
-	_, err := q.hold(ctx, s, wholeStream, storedHold{
-		State: HoldHeld, Why: why, Examples: cleanAll(examples), Lift: "correct that, then: sluice limits reset",
-	})
-	return err
-}
-
 // HoldLogin stops the workers that log in to a stream with the credentials of this
-// fingerprint. Those with others go on: an old worker cannot hold new credentials.
+// fingerprint; "" means whatever they log in with. Those with others go on: an old worker
+// cannot hold new credentials.
 func (q *Queue) HoldLogin(ctx context.Context, s mail.Stream, login, why string, examples ...string) error {
 	_, err := q.hold(ctx, s, wholeStream+login, storedHold{
 		State: HoldHeld, Why: why, Examples: cleanAll(examples),

@@ -29,7 +29,7 @@ func TestStreamHolds(t *testing.T) {
 		want()
 		for _, err := range []error{
 			q.HoldCampaign(ctx, c, "bounces"), q.HoldGroup(ctx, mail.Ad, "naver", "blocked", "554 listed"), q.HoldGroup(ctx, mail.Ad, "daum", "slow"),
-			q.HoldLogin(ctx, mail.Ad, "f1", "535 no"), q.HoldStream(ctx, mail.Normal, "no certificate"),
+			q.HoldLogin(ctx, mail.Ad, "f1", "535 no"), q.HoldLogin(ctx, mail.Normal, "", "no certificate"),
 		} {
 			if err != nil {
 				t.Fatal(err)

@@ -227,7 +227,7 @@ func TestChoose(t *testing.T) {
 		if err := q.Resume(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.HoldStream(t.Context(), mail.Ad, "535"); err != nil {
+		if err := q.HoldLogin(t.Context(), mail.Ad, "", "535"); err != nil {
 			t.Fatal(err)
 		}
 		if got := chosen(9); len(got) != 0 {
