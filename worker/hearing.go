@@ -110,7 +110,7 @@ func (l *lane) refused(h heard) {
 	case !pauses(v) || !notAboutThisMail(h.result.Stage, v):
 		// About this recipient alone; whether it happens too often, the breakers count.
 	case v.Reach == verdict.Login || v.Reach == verdict.Relay || v.Reach == verdict.Connection:
-		l.halt(fmt.Sprintf("%s: %d %s", h.result.Stage, reply.Code, reply.Text), v)
+		l.halt((&smtp.Error{Stage: h.result.Stage, Reply: h.result.Reply}).Error(), v) // masked
 	default:
 		l.feed.stopCampaign(h.campaign.ID)
 		why := fmt.Sprintf("the relay refuses its mail at %s: %s", h.result.Stage, v.Why)

@@ -87,11 +87,13 @@ func replyOf(r smtp.Result) mail.Reply {
 	return mail.Reply{Code: r.Reply.Code, Enhanced: r.Reply.Enhanced, Text: r.Reply.Text}
 }
 
-// answered reports whether an unsent message has a reply (421) in the place of its own,
-// rather than one to the message before it, or to the dial that it waited for.
+// answered reports whether an unsent message has a reply in the place of its own, rather
+// than one to the message before it, or to the dial that it waited for. That is a 421: any
+// other reply to what was not sent is about the connection, such as a synchronization
+// error or what nobody had asked for, and says nothing of the message.
 func (t *sending) answered(r smtp.Result) bool {
 	var e *smtp.Error
-	return t.intent != nil && r.Reply.Code >= 400 && errors.As(r.Err, &e) && e.Stage == r.Stage
+	return t.intent != nil && r.Reply.Code == 421 && errors.As(r.Err, &e) && e.Stage == r.Stage
 }
 
 // refused does for the recipient what the verdict says, and reports whether it went

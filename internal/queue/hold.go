@@ -134,6 +134,7 @@ func (q *Queue) HoldGroup(ctx context.Context, s mail.Stream, group, why string,
 
 // hold writes a hold and returns the version of the stream's holds that it stands by.
 func (q *Queue) hold(ctx context.Context, s mail.Stream, field string, h storedHold) (version int64, err error) {
+	h.Why = maskAddresses(h.Why) // it may quote a relay
 	data, err := json.Marshal(h)
 	if err != nil {
 		return 0, fmt.Errorf("encode hold: %w", err)
@@ -230,8 +231,11 @@ func clean(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "?"))
-	text = addressLike.ReplaceAllStringFunc(text, func(a string) string { return strings.ToValidUTF8(mail.Mask(a), "") })
-	return clip(strings.TrimSpace(text), 300)
+	return clip(strings.TrimSpace(maskAddresses(text)), 300)
+}
+
+func maskAddresses(text string) string {
+	return addressLike.ReplaceAllStringFunc(text, func(a string) string { return strings.ToValidUTF8(mail.Mask(a), "") })
 }
 
 func cleanAll(texts []string) []string {

@@ -89,12 +89,14 @@ func (h *handshake) login() *Error {
 	if encoded := base64.StdEncoding.EncodeToString(initial); encoded != "" && len(line)+1+len(encoded) <= maxAuthLine {
 		line, initial = line+" "+encoded, nil
 	}
+	h.rd.private = true
+	defer func() { h.rd.private = false }()
 	for {
 		r, herr := h.command(StageAuth, line, 235)
 		if herr == nil {
 			return nil
 		}
-		herr.Reply = h.redact(herr.Reply)
+		herr.Reply = h.redact(herr.Reply, line)
 		if r.Code != 334 {
 			return herr
 		}
@@ -109,14 +111,41 @@ func (h *handshake) login() *Error {
 	}
 }
 
-// redact takes out of a reply what a relay may have echoed.
-func (h *handshake) redact(r Reply) Reply {
-	for _, secret := range []string{h.cfg.User, h.cfg.Password} {
-		if secret == "" {
-			continue
-		}
-		r.Text = strings.ReplaceAll(r.Text, secret, "***")
-		r.Text = strings.ReplaceAll(r.Text, base64.StdEncoding.EncodeToString([]byte(secret)), "***")
+// redact takes out of a reply what a relay may have echoed: the line that it answers, user
+// and password.
+func (h *handshake) redact(r Reply, sent string) Reply {
+	secrets := []string{h.cfg.User, h.cfg.Password}
+	for _, secret := range secrets[:2] {
+		secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(secret)))
+	}
+	if i := strings.LastIndexByte(sent, ' '); i < 0 || strings.HasPrefix(sent, "AUTH PLAIN ") {
+		secrets = append(secrets, sent[i+1:])
+	}
+	for _, secret := range secrets {
+		r.Text = hide(r.Text, secret)
 	}
 	return r
+}
+
+// hide replaces every place in text where secret stands, or begins with so much of it that
+// it is no chance: a relay may echo a line cut short.
+func hide(text, secret string) string {
+	const enough = 12 // octets
+	start := secret[:min(len(secret), enough)]
+	if start == "" {
+		return text
+	}
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(text, start)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		b.WriteString("***")
+		for rest := secret[len(start):]; rest != "" && after != "" && rest[0] == after[0]; rest = rest[1:] {
+			after = after[1:]
+		}
+		text = after
+	}
 }

@@ -117,13 +117,14 @@ func (c *Conn) readUntilEnd() arrival {
 		}
 		allowed := c.allowed.Load()
 		// All replies of one read are looked at before the first is handed on: the
-		// owner must not answer one with a new command while an extra one follows.
+		// owner must not answer one with a new command while an extra one, or garbage,
+		// follows.
 		n, err := c.parse(batch[:])
 		if fault.Off("guard.botched") {
 			allowed = math.MaxInt64
 		}
 		extra := received+int64(n) > allowed || received+int64(n) == allowed && err == nil && c.rd.buffered()
-		if extra {
+		if extra || err != nil {
 			c.failed.Store(true)
 		}
 		asked := int(min(int64(n), allowed-received))

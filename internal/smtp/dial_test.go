@@ -328,6 +328,18 @@ func TestAuthFails(t *testing.T) {
 			p.expect(authPlain)
 			p.say("535 5.7.8 bad key for AppKey#ad (" + b64("SecretKey") + ")\r\n")
 		}, true, false, "bad key for ***"},
+		"all of it echoed": {authEHLO, AuthAuto, func(p *peer) {
+			p.expect(authPlain)
+			p.say("535 5.7.8 bad login: " + authPlain)
+		}, true, false, "bad login: AUTH PLAIN ***"},
+		"a part of it echoed": {authEHLO, AuthAuto, func(p *peer) {
+			p.expect(authPlain)
+			p.say("535 5.7.8 bad: " + strings.TrimSpace(authPlain)[:38] + "...\r\n")
+		}, true, false, "AUTH PLAIN ***..."},
+		"echoed, and no reply": {authEHLO, AuthAuto, func(p *peer) {
+			p.expect(authPlain)
+			p.say(authPlain)
+		}, false, true, "not shown"},
 		"454": {authEHLO, AuthAuto, func(p *peer) {
 			p.expect(authPlain)
 			p.say("454 4.7.0 try later\r\n")
@@ -361,7 +373,7 @@ func TestAuthFails(t *testing.T) {
 			if errors.Is(err, ErrLogin) != tc.login || e.IsLogin() != tc.login || e.Temporary() != tc.temporary {
 				t.Errorf("login %v, temporary %v; want %v, %v (%v)", e.IsLogin(), e.Temporary(), tc.login, tc.temporary, err)
 			}
-			if s := err.Error(); !strings.Contains(s, tc.contains) || strings.Contains(s, "SecretKey") || strings.Contains(s, b64("SecretKey")) {
+			if s := err.Error(); !strings.Contains(s, tc.contains) || strings.Contains(s, "SecretKey") || strings.Contains(s, b64("SecretKey")) || strings.Contains(s, "AEFwcEtl") {
 				t.Errorf("error %q, want one with %q and without secrets", s, tc.contains)
 			}
 		})

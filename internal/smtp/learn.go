@@ -59,6 +59,7 @@ type learner struct {
 	count, lastCount int64
 	agree            int // connections that ended at lastCount, running
 	idle, lastIdle   time.Duration
+	lastIdleAt       time.Time // when the connection of lastIdle ended
 	countAt, idleAt  time.Time // when they were found
 }
 
@@ -85,10 +86,12 @@ func (l *learner) see(err *Error, carried int64, rested time.Duration, now time.
 		}
 	case atIdle && rested >= soon:
 		shorter, longer := min(rested, l.lastIdle), max(rested, l.lastIdle)
-		if shorter >= longer*3/4 {
+		// Two that rested at the same time may have ended by one event, such as a restart.
+		alone := now.Add(-rested).After(l.lastIdleAt)
+		if shorter >= longer*3/4 && alone {
 			l.idle, l.idleAt = shorter*9/10, now
 		}
-		l.lastIdle = rested
+		l.lastIdle, l.lastIdleAt = rested, now
 	}
 }
 

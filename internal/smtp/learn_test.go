@@ -35,6 +35,8 @@ func TestLearner(t *testing.T) {
 	l.see(stale, 50, 10*time.Second, now)
 	l.see(stale, 5, 60*time.Second, now)
 	want("idle times that differ", Limits{Messages: 2})
+	l.see(stale, 5, 59*time.Second, now.Add(time.Second))
+	want("idle times that agree, of two that rested at the same time", Limits{Messages: 2})
 	now = now.Add(forgetAfter)
 	l.see(stale, 5, 59*time.Second, now)
 	want("idle times that agree", Limits{Messages: 2, Idle: 59 * time.Second * 9 / 10})

@@ -329,7 +329,7 @@ func (m *manager) ended(s *session, err error) {
 	var why *Error
 	errors.As(err, &why)
 	settled, now := s.settled.Load(), time.Now()
-	rested := now.Sub(s.used)
+	rested := s.rest
 	m.learn.see(why, s.carried.Load(), rested, now)
 	m.cfg.OnEnd(s.carried.Load(), why != nil && why.Reply.Code == 421 && why.Stage != StageIdle)
 	if s.idled {

@@ -49,6 +49,7 @@ type replyReader struct {
 	lines      int
 	enhanced   []byte
 	known      [64]string // recently seen texts, to be used again
+	private    bool       // what is said may quote a secret
 }
 
 func newReplyReader(r io.Reader) *replyReader {
@@ -123,10 +124,10 @@ func (p *replyReader) line(b []byte) (last bool, err error) {
 	}
 	b = b[:len(b)-2]
 	if len(b) < 3 || b[0] < '2' || b[0] > '5' || !digit(b[1]) || !digit(b[2]) {
-		return false, malformed("a line without a reply code: %q", head(b))
+		return false, malformed("a line without a reply code: %s", p.quote(b))
 	}
 	if len(b) > 3 && b[3] != ' ' && b[3] != '-' {
-		return false, malformed("a code that is not followed by space or hyphen: %q", head(b))
+		return false, malformed("a code that is not followed by space or hyphen: %s", p.quote(b))
 	}
 	code := int(b[0]-'0')*100 + int(b[1]-'0')*10 + int(b[2]-'0')
 	if p.lines++; p.lines > maxReplyLines {
@@ -245,5 +246,10 @@ func enhancedLen(b []byte) int {
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
-// head is enough of a bad line to recognise it by.
-func head(b []byte) []byte { return printable(b[:min(len(b), 40)]) }
+// quote is enough of a bad line to recognise it by.
+func (p *replyReader) quote(b []byte) string {
+	if p.private {
+		return "not shown, because it may quote the login"
+	}
+	return fmt.Sprintf("%q", printable(b[:min(len(b), 40)]))
+}

@@ -37,19 +37,20 @@ type session struct {
 	keep    func() bool // asked when idle for too long; true keeps the connection
 	fetch   *fetcher
 	timer   *time.Timer
-	out     []byte       // not yet written
-	due     int64        // replies that the commands in out will bring
-	dry     bool         // the Source will give nothing more
-	dryErr  error        // why, unless it was ctx
-	began   int          // transactions begun
-	settled atomic.Int64 // transactions that got a reply of their own; the pool reads it
-	carried atomic.Int64 // of these, whose MAIL was taken: what a relay counts
-	used    time.Time    // when a message was last under way
-	resting time.Time    // since when the idle limit runs
-	behind  int          // messages left until one is declared ahead again
-	idled   bool         // the idle limit ended it
-	offered bool         // it was given a message
-	watch   watch        // the pool's
+	out     []byte        // not yet written
+	due     int64         // replies that the commands in out will bring
+	dry     bool          // the Source will give nothing more
+	dryErr  error         // why, unless it was ctx
+	began   int           // transactions begun
+	settled atomic.Int64  // transactions that got a reply of their own; the pool reads it
+	carried atomic.Int64  // of these, whose MAIL was taken: what a relay counts
+	used    time.Time     // when a message was last under way
+	rest    time.Duration // from used until it ended, the wait for QUIT's reply apart
+	resting time.Time     // since when the idle limit runs
+	behind  int           // messages left until one is declared ahead again
+	idled   bool          // the idle limit ended it
+	offered bool          // it was given a message
+	watch   watch         // the pool's
 
 	// prev has its dot sent and no reply yet. cur has its envelope sent. next is
 	// declared, its envelope about to be sent behind cur's content. prev and next are
@@ -94,6 +95,7 @@ func (s *session) serve() error {
 		s.suspect(err)
 		s.fail(err)
 	}
+	s.rest = time.Since(s.used)
 	s.c.shut(err == nil)
 	if err != nil {
 		s.fetch.stop(err)
