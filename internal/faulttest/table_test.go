@@ -114,7 +114,7 @@ func (l *ledger) add(one line) {
 
 // faults is the whole table.
 func faults() []fault {
-	return slices.Concat(workerFaults(), redisFaults(), networkFaults(), relayFaults(), operationFaults())
+	return slices.Concat(workerFaults(), redisFaults(), restartFaults(), networkFaults(), relayFaults(), operationFaults())
 }
 
 // TestFaults runs the faults: a selection once, or with -faults all of them.

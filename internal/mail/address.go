@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -174,11 +175,13 @@ func (a Address) Key() string { return strings.ToLower(a.local) + "@" + a.domain
 // letter and the domain.
 func (a Address) Masked() string { return Mask(a.String()) }
 
-// Mask hides the local part of anything that looks like an address.
+// Mask hides the local part of anything that looks like an address. What it returns is
+// valid UTF-8, whatever s is: it goes to logs and screens.
 func Mask(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	if at <= 0 {
 		return "***"
 	}
-	return s[:1] + "***" + s[at:]
+	_, first := utf8.DecodeRuneInString(s)
+	return strings.ToValidUTF8(s[:first]+"***"+s[at:], "\uFFFD")
 }

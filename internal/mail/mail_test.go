@@ -81,7 +81,10 @@ func TestOutcomeNames(t *testing.T) {
 
 func TestMask(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{"hong@naver.com": "h***@naver.com", "x": "***", "@a.b": "***"} {
+	for in, want := range map[string]string{
+		"hong@naver.com": "h***@naver.com", "x": "***", "@a.b": "***",
+		"홍길동@example.com": "홍***@example.com", "\xed\x99@a.b": "\uFFFD***@a.b", "h@\xff.kr": "h***@\uFFFD.kr", // no cut character on a screen
+	} {
 		if got := Mask(in); got != want {
 			t.Errorf("Mask(%q) = %q, want %q", in, got, want)
 		}

@@ -84,8 +84,11 @@ func (q *Queue) Find(ctx context.Context, name string) (*Campaign, error) {
 	return c, err
 }
 
-// List returns the newest campaigns, newest first, at most limit.
+// List returns the newest campaigns, newest first, at most limit, which is 1 or more.
 func (q *Queue) List(ctx context.Context, limit int) ([]*Campaign, error) {
+	if limit < 1 { // Redis would count it from the other end
+		return nil, fmt.Errorf("list %d campaigns: want at least 1", limit)
+	}
 	ids, err := q.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{Key: q.keys.campaigns(), Start: 0, Stop: limit - 1, Rev: true}).Result()
 	if err != nil {
 		return nil, q.unreachable(err)

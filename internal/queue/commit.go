@@ -163,9 +163,8 @@ func (m *Member) Flush(ctx context.Context) error {
 	}
 }
 
-// batch is one group commit: the evidence of all claims, then the record with all
-// standing intents. In that order, so that the outcome of one message is never
-// written later than the intent of the next but one.
+// batch is one group commit: the evidence of all claims, and the record with all
+// standing intents, among which are none of those that the evidence is about.
 type batch struct {
 	version  uint64
 	record   []byte
@@ -184,7 +183,7 @@ func (m *Member) nextBatch() *batch {
 		b.evidence = append(b.evidence, pastWrite{logOf{c.Campaign.Stream, c.Campaign.ID, c.N}, c.unwritten})
 		c.unwritten = make([]byte, 0, len(c.unwritten)) // the next is of about this size
 	}
-	m.written = m.written[:0]
+	m.written, m.pending = m.written[:0], b
 	b.record = encodeIntents(make([]byte, 0, 64+8*len(m.intents)), m.intents)
 	return b
 }
@@ -209,7 +208,6 @@ func (m *Member) commitLoop(ctx context.Context) {
 // commit stores a batch, by write and then as often as it takes. Its error is ctx's,
 // and then the member goes on knowing the batch.
 func (m *Member) commit(ctx context.Context, b *batch, write func(context.Context, *batch) error) error {
-	m.pending = b
 	err := write(ctx, b)
 	if err != nil && !errors.Is(err, ErrFenced) {
 		m.q.log.Warn("ledger write failed, repeating it until redis takes it", "err", err)
@@ -228,7 +226,6 @@ func (m *Member) commit(ctx context.Context, b *batch, write func(context.Contex
 		err = m.rewrite(ctx, b)
 	}
 	m.done(b)
-	m.pending = nil
 	fault.Here("queue.stored")
 	return nil
 }
@@ -246,7 +243,8 @@ func (m *Member) commitRest(ctx context.Context) error {
 	return nil
 }
 
-// write stores a batch in one round trip.
+// write stores a batch in one round trip, all or nothing: a Redis that is just running out
+// of memory would take the smaller record and refuse the evidence.
 func (m *Member) write(ctx context.Context, b *batch) error {
 	if m.Err() != nil {
 		return ErrFenced
@@ -255,11 +253,17 @@ func (m *Member) write(ctx context.Context, b *batch) error {
 	defer cancel()
 	fault.Here("queue.beforeStore")
 	pipe := m.rdb.Pipeline()
+	if len(b.evidence) > 0 {
+		pipe = m.rdb.TxPipeline()
+	}
 	for _, w := range b.evidence {
 		pipe.Append(ctx, m.q.keys.log(w.campaign, w.block), string(w.data))
 	}
 	set := pipe.SetXX(ctx, m.q.keys.record(m.nonce, m.gen), b.record, 0)
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	switch _, err := pipe.Exec(ctx); {
+	case redis.IsExecAbortError(err):
+		return fmt.Errorf("ledger: redis refuses writes (is it out of memory, read-only, or without enough replicas?): %w", err)
+	case err != nil && !errors.Is(err, redis.Nil):
 		return fmt.Errorf("ledger: %w", err)
 	}
 	if !set.Val() {
@@ -348,7 +352,7 @@ func (m *Member) writeEvidence(ctx context.Context, writes []pastWrite) error {
 func (m *Member) done(b *batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.confirmed, m.since = b.version, b.begun
+	m.confirmed, m.since, m.pending = b.version, b.begun, nil
 	m.remember(b)
 	m.announce()
 }

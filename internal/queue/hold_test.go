@@ -409,7 +409,7 @@ func TestClean(t *testing.T) {
 		`"kim lee"@naver.com unknown`: `"***@naver.com unknown`,
 		"user+tag=x@mail.kr, b@c.jp":  "u***@mail.kr, b***@c.jp",
 		"o'neil@c.ie":                 "o***@c.ie",
-		"하나@둘.kr 없음":                  "***@둘.kr 없음",
+		"하나@둘.kr 없음":                  "하***@둘.kr 없음",
 		strings.Repeat("x", 400):      strings.Repeat("x", 300),
 		"\xff\xfe":                    "?",
 	} {

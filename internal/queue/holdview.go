@@ -106,7 +106,7 @@ func (m *Member) firstHolds(ctx context.Context) error {
 		versions[s] = pipe.HMGet(ctx, m.q.keys.held(s), versionField)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return m.q.unreachable(err)
+		return err
 	}
 	return m.readHolds(ctx, versions, asked)
 }

@@ -42,7 +42,7 @@ func (k keys) queued(s mail.Stream) string  { return k.stream(s, "queued") }  //
 func (k keys) seq(s mail.Stream) string     { return k.stream(s, "seq") }     // counter of jobs
 func (k keys) claims(s mail.Stream) string  { return k.stream(s, "claims") }  // hash: block → "epoch nonce"
 func (k keys) touched(s mail.Stream) string { return k.stream(s, "touched") } // set: claimed blocks that evidence came for from outside
-func (k keys) deaths(s mail.Stream) string  { return k.stream(s, "deaths") }  // hash: block → "KIND N INDEX", see deaths
+func (k keys) deaths(s mail.Stream) string  { return k.stream(s, "deaths") }  // hash: block → "KIND N INDEX [turn]", see deaths
 func (k keys) leader(s mail.Stream) string  { return k.stream(s, "leader") }  // string: till when (ms) somebody reconciles
 func (k keys) epoch(s mail.Stream) string   { return k.stream(s, "epoch") }   // the highest epoch of a claim
 func (k keys) held(s mail.Stream) string    { return k.stream(s, "held") }    // hash: campaign, "*", "*LOGIN" or "@GROUP" → hold as JSON; "#" → their version
@@ -55,6 +55,7 @@ func (k keys) window(s mail.Stream, field string) string { return k.stream(s, "r
 func (k keys) member(part string) string { return k.prefix + ":{w}:" + part }
 func (k keys) beats() string             { return k.member("beat") }    // hash: nonce → heartbeat counter
 func (k keys) gens() string              { return k.member("gen") }     // hash: nonce → generation of its record
+func (k keys) run() string               { return k.member("run") }     // string: the run_id of the Redis that somebody joined last
 func (k keys) stamp() string             { return k.member("stamp") }   // string: Redis's clock (ms) at the last heartbeat of anybody
 func (k keys) gap() string               { return k.member("gap") }     // string: "from to" (ms), the last time without a heartbeat
 func (k keys) rewound() string           { return k.member("rewound") } // string: "stamp seen" (ms), while older data is not accepted

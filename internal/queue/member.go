@@ -45,7 +45,7 @@ type Member struct {
 	changed     chan struct{}     // closed and replaced whenever confirmed or failed moves
 	failed      error             // ErrFenced, once
 	past        []past            // evidence of the last seconds, for a Redis that lost it
-	pending     *batch            // being stored; the ledger goroutine's, and Leave's after it
+	pending     *batch            // being stored, nil = none
 	said        string            // what confirmHolds wrote last
 	dirty       chan struct{}     // capacity 1: there is something to commit
 }
@@ -63,7 +63,8 @@ type Hooks struct {
 // Join makes a new member. It waits for Redis, and if Redis has just started,
 // until those who outlived its restart have written what they know.
 func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
-	if err := q.settleDown(ctx); err != nil {
+	id, err := q.settleDown(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var b [8]byte
@@ -80,40 +81,48 @@ func (q *Queue) Join(ctx context.Context, hooks Hooks) (*Member, error) {
 	q.guard.setStrict(true)
 	m.rdb = q.conn.client(clientOptions{poolSize: 1, retries: -1, onConnect: q.guard.onConnect})
 	m.pulse = q.conn.client(clientOptions{poolSize: 2, retries: -1, onConnect: q.guard.onConnect})
-	pipe := m.rdb.TxPipeline()
+	pipe := m.rdb.Pipeline() // no transaction, which would not say why Redis refuses
 	pipe.Set(ctx, q.keys.record(m.nonce, m.gen), "", 0)
 	pipe.HSet(ctx, q.keys.gens(), m.nonce, m.gen)
 	pipe.HSet(ctx, q.keys.beats(), m.nonce, 1)
+	if id != "" {
+		pipe.Set(ctx, q.keys.run(), id, 0)
+	}
 	clock := q.rdb.Time(ctx)
 	if _, err := pipe.Exec(ctx); err != nil || clock.Err() != nil {
 		return nil, m.abandon(ctx, q.unreachable(errors.Join(err, clock.Err())))
 	}
 	m.clock.Store(clock.Val().UnixMilli() - time.Now().UnixMilli())
 	if err := errors.Join(m.firstStamp(ctx), m.firstHolds(ctx)); err != nil {
-		return nil, m.abandon(ctx, err)
+		return nil, m.abandon(ctx, q.unreachable(err))
 	}
 	m.show(ctx)
 	return m, nil
 }
 
-// settleDown waits while Redis is unreachable or has only just started.
-func (q *Queue) settleDown(ctx context.Context) error {
+// settleDown waits while Redis is unreachable or has only just started, and for those
+// who outlived its restart. It returns which Redis that is, as awaitSurvivors does.
+func (q *Queue) settleDown(ctx context.Context) (id string, err error) {
 	for {
 		if err := q.Wait(ctx); err != nil {
-			return err
+			return "", err
 		}
 		info, err := q.rdb.Info(ctx, "server").Result()
 		if err != nil && ctx.Err() != nil {
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 		m := uptimeLine.FindStringSubmatch(info)
 		if err != nil || m == nil || len(m[1]) > 1 || m[1] > "2" {
-			return nil
+			break
 		}
 		if err := pause(ctx, 300*time.Millisecond); err != nil {
-			return err
+			return "", err
 		}
 	}
+	if id, err = q.awaitSurvivors(ctx); err != nil {
+		return "", q.unreachable(err)
+	}
+	return id, nil
 }
 
 // Nonce names this incarnation.

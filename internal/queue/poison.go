@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluicemail/sluice/internal/mail"
@@ -33,6 +34,9 @@ type deaths struct {
 	kind  string // what the deaths are of:
 	n     int
 	index int // the first who waits, or is probed; -1: not known yet
+	// turn: it is the turn of who is probed. Before it, as while the relay is away, a death
+	// says nothing of them.
+	turn bool
 }
 
 // Kinds of deaths.
@@ -42,9 +46,16 @@ const (
 	diedAlone   = "alone" // while only index was sent to, by that process
 )
 
-func (d deaths) String() string { return fmt.Sprintf("%s %d %d", d.kind, d.n, d.index) }
+func (d deaths) String() string {
+	s := fmt.Sprintf("%s %d %d", d.kind, d.n, d.index)
+	if d.turn {
+		s += " turn"
+	}
+	return s
+}
 
 func parseDeaths(s string) (d deaths, ok bool) {
+	s, d.turn = strings.CutSuffix(s, " turn")
 	n, err := fmt.Sscanf(s, "%s %d %d", &d.kind, &d.n, &d.index)
 	ok = n == 3 && err == nil && d.n >= 0 && (d.kind == diedHolding || d.kind == diedProbing || d.kind == diedAlone)
 	return d, ok
@@ -52,18 +63,19 @@ func parseDeaths(s string) (d deaths, ok bool) {
 
 // next is d for a claim in which first is the first who waits.
 func (d deaths) next(first int) deaths {
+	d.turn = false          // of who held it before
 	got := d.index != first // it got further
 	switch {
 	case d.kind == diedHolding && d.index < 0:
-		return deaths{diedHolding, d.n, first}
+		return deaths{kind: diedHolding, n: d.n, index: first}
 	case d.kind == diedHolding && got:
-		return deaths{diedHolding, 1, first}
+		return deaths{kind: diedHolding, n: 1, index: first}
 	case d.kind == diedHolding && d.n < suspectDeaths:
 		return d
 	case d.kind == diedHolding || got:
-		return deaths{diedProbing, 0, first}
+		return deaths{kind: diedProbing, index: first}
 	case d.kind == diedProbing && d.n > 0:
-		return deaths{diedAlone, 0, first}
+		return deaths{kind: diedAlone, index: first}
 	}
 	return d
 }
@@ -121,6 +133,28 @@ func (m *Member) suspect(ctx context.Context, c *Claim) error {
 	return nil
 }
 
+// Turn is called before anything is done for a recipient's mail that could kill this
+// process. Of a probed one it notes that it is their turn: a death counts against them from
+// here.
+func (m *Member) Turn(c *Claim) {
+	if c.turn != nil {
+		c.turn()
+	}
+}
+
+// noteTurn stores it. What Redis does not take is not counted, which puts off who is to
+// blame, and blames nobody else.
+func (m *Member) noteTurn(ctx context.Context, c *Claim) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	d, s := c.probed, c.Campaign.Stream
+	d.turn = true
+	keys := []string{m.q.keys.claims(s), m.q.keys.deaths(s)}
+	if err := m.q.scripts.turn.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), d.String()).Err(); err != nil {
+		m.q.log.Warn("that it is the turn of a recipient that workers died with could not be noted", "campaign", c.Campaign.Name, "err", err)
+	}
+}
+
 // reject ends a recipient who is not sent to any more.
 func (m *Member) reject(ctx context.Context, c *Claim, index int) error {
 	m.q.log.Error("a recipient is rejected: workers died when it was their turn to send to it",
@@ -167,7 +201,7 @@ func (m *Member) probe(c *Claim, d deaths) bool {
 			return false
 		}
 	}
-	c.probing, c.only, c.alone = true, d.index, d.kind == diedAlone
+	c.probing, c.only, c.alone, c.probed = true, d.index, d.kind == diedAlone, d
 	if c.alone {
 		m.lonely = ""
 	}

@@ -41,6 +41,7 @@ func live(t *testing.T, q *Queue, c *Campaign, kills func(line int) bool) (died 
 				if _, ok := cl.DueAt(i, false); !ok {
 					continue
 				}
+				m.Turn(cl)
 				if mine = append(mine, i); kills(line) {
 					die(t, q, m)
 					return true
@@ -95,6 +96,26 @@ func TestPoison(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nobody is blamed for deaths of workers that had not come to them, as while the relay is
+// away and its host is restarted again and again.
+func TestDeathsBeforeTheTurn(t *testing.T) {
+	t.Parallel()
+	eachRedis(t, func(t *testing.T, q *Queue) {
+		c := store(t, q, "spring", 1, 8)
+		for range 3 * suspectDeaths {
+			m := silent(t, q)
+			claim(t, m, c, 0)
+			die(t, q, m)
+		}
+		if live(t, q, c, func(int) bool { return false }) {
+			t.Fatal("died of nobody")
+		}
+		if s := summary(t, q, c); s.Count(mail.Accepted) != 8 {
+			t.Errorf("of 8 who killed nobody: %v", s.Outcomes)
+		}
+	})
 }
 
 // Workers that die by chance make nobody suspect: the block got further in between.
@@ -220,6 +241,9 @@ func TestProbedAlone(t *testing.T) {
 			t.Errorf("alone: %q, %+v", s, cl)
 		}
 		refused(1, "one is alone")
+		if m.Turn(cl); stored() != "alone 0 0 turn" {
+			t.Errorf("at their turn: %q", stored())
+		}
 		die(t, q, m)
 		m = silent(t, q)
 		if cl = claim(t, m, c, 0); cl.Standings[0].Outcome != mail.Rejected || cl.only != 1 || !cl.probing {

@@ -103,17 +103,41 @@ func (q *Queue) Ping(ctx context.Context) error {
 	return nil
 }
 
-// ErrUnreachable marks that Redis does not answer. What waits goes on by itself
-// once it does.
+// ErrUnreachable marks that Redis does not answer, or not to this login. What waits
+// goes on by itself once it does.
 var ErrUnreachable = errors.New("redis does not answer")
 
-func (q *Queue) unreachable(err error) error {
-	return fmt.Errorf("%w at %s (is it running, and is redis.url right?): %w", ErrUnreachable, strings.Join(q.conn.Addrs, ", "), err)
+// refusedError is the ErrUnreachable of a Redis that answers, and refuses what is asked.
+type refusedError struct {
+	text string
+	err  error
 }
 
-// Wait returns once Redis answers, or with ctx's error. It logs the outage once.
+func (e *refusedError) Error() string   { return e.text + ": " + e.err.Error() }
+func (e *refusedError) Unwrap() []error { return []error{ErrUnreachable, e.err} }
+
+func (q *Queue) unreachable(err error) error {
+	addrs := strings.Join(q.conn.Addrs, ", ")
+	switch {
+	case redis.IsAuthError(err):
+		check := "check the user and the password in redis.url"
+		if q.conn.Master != "" {
+			check += ", and the sentinels' own, sentinel_username and sentinel_password"
+		}
+		return &refusedError{fmt.Sprintf("redis at %s answers and refuses the login (%s)", addrs, check), err}
+	case redis.IsPermissionError(err):
+		return &refusedError{fmt.Sprintf("redis at %s answers and does not allow its user this (grant it with ACL SETUSER, or name another user in redis.url)", addrs), err}
+	case errors.As(err, new(redis.Error)):
+		return &refusedError{fmt.Sprintf("redis at %s answers, and does not carry this out", addrs), err}
+	}
+	return fmt.Errorf("%w at %s (is it running, and is redis.url right?): %w", ErrUnreachable, addrs, err)
+}
+
+// Wait returns once Redis answers, or with ctx's error. It logs the outage once, and
+// once more where a refused login comes of it, or the other way round: an operator has
+// something else to mend then.
 func (q *Queue) Wait(ctx context.Context) error {
-	for told := false; ; {
+	for told, refused := false, false; ; {
 		err := q.Ping(ctx)
 		if err == nil {
 			if told {
@@ -124,9 +148,9 @@ func (q *Queue) Wait(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !told {
+		if now := errors.As(err, new(*refusedError)); !told || now != refused {
 			q.log.Error("waiting for redis", "err", err)
-			told = true
+			told, refused = true, now
 		}
 		if err := pause(ctx, 500*time.Millisecond); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,7 +34,12 @@ func (m *Member) afterRestart(ctx context.Context) error {
 	if err == nil {
 		err = m.acceptRestart(ctx, rdb, id, noticed)
 	}
-	if err != nil && !errors.Is(err, ErrFenced) {
+	switch {
+	case errors.Is(err, ErrFenced):
+		// It sends nothing more, and could otherwise neither store what it still learns
+		// nor come back as somebody else.
+		m.q.guard.accept(id)
+	case err != nil:
 		m.noteRestart()
 		return fmt.Errorf("after redis restarted: %w", err)
 	}
@@ -68,36 +74,32 @@ func (m *Member) acceptRestart(ctx context.Context, rdb *redis.Client, id string
 	return nil
 }
 
-// remind writes intents, claims and evidence of the last seconds again. All of it
-// may be there already, or in part. The record comes first: a member that was buried
-// meanwhile must not write its claims over those of who has taken its work.
+// remind writes evidence, intents and claims of the last seconds again. All of it may be
+// there already, or in part. Evidence comes first, all that there is of it: the record
+// has no intent of whom it speaks of, and is taken from who was buried, too. Claims come
+// after the record: a member that was buried meanwhile must not write its claims over
+// those of who has taken its work.
 func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
-	m.mu.Lock()
-	held := make([]*Claim, 0, len(m.claims))
-	for _, c := range m.claims {
-		if c.Epoch != 0 { // else Redis has not given it yet
-			held = append(held, c)
-		}
-	}
-	past := m.remembered()
-	record := encodeIntents(nil, m.intents)
-	m.mu.Unlock()
-	if err := m.rotate(ctx, rdb, record, true); err != nil {
+	held, evidence, record := m.known()
+	if err := m.append(ctx, rdb, evidence); err != nil {
 		return err
 	}
-	for _, c := range held {
-		if err := m.reclaim(ctx, rdb, c); err != nil {
+	err := m.rotate(ctx, rdb, record, true)
+	if err != nil && !errors.Is(err, ErrFenced) {
+		return err
+	}
+	if err == nil {
+		for _, c := range held {
+			if err := m.reclaim(ctx, rdb, c); err != nil {
+				return err
+			}
+		}
+		if err := m.remindHolds(ctx, rdb); err != nil {
 			return err
 		}
 	}
-	if err := m.append(ctx, rdb, past); err != nil {
-		return err
-	}
-	if err := m.remindHolds(ctx, rdb); err != nil {
-		return err
-	}
 	seen := map[string]bool{}
-	for _, w := range past {
+	for _, w := range evidence {
 		if id := blockID(w.campaign, w.block); !seen[id] {
 			seen[id] = true
 			if err := m.q.touchBlock(ctx, rdb, w.stream, id); err != nil {
@@ -105,7 +107,28 @@ func (m *Member) remind(ctx context.Context, rdb *redis.Client) error {
 			}
 		}
 	}
-	return nil
+	return err
+}
+
+// known is all that this member would tell a Redis that knows nothing: its claims, what
+// came of mails in the last seconds, stored or not, and the record of its intents at the
+// same moment.
+func (m *Member) known() (held []*Claim, evidence []pastWrite, record []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.claims {
+		if c.Epoch != 0 { // else Redis has not given it yet
+			held = append(held, c)
+		}
+	}
+	evidence = m.remembered()
+	if m.pending != nil {
+		evidence = append(evidence, m.pending.evidence...)
+	}
+	for _, c := range m.written {
+		evidence = append(evidence, pastWrite{logOf{c.Campaign.Stream, c.Campaign.ID, c.N}, slices.Clone(c.unwritten)})
+	}
+	return held, evidence, encodeIntents(nil, m.intents)
 }
 
 func (m *Member) reclaim(ctx context.Context, rdb *redis.Client, c *Claim) error {

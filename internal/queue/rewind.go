@@ -62,7 +62,7 @@ func (m *Member) firstStamp(ctx context.Context) error {
 	pipe := m.pulse.Pipeline()
 	stamp, mark := pipe.Get(ctx, m.q.keys.stamp()), pipe.Get(ctx, m.q.keys.rewound())
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return m.q.unreachable(err)
+		return err
 	}
 	at, _ := strconv.ParseInt(stamp.Val(), 10, 64)
 	m.noteStamp(at, mark.Val())

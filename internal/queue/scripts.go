@@ -20,7 +20,7 @@ type scripts struct {
 	gone, purge, unlist, count, accept                  *redis.Script
 	beat, rotate, bury, lead                            *redis.Script
 	hold, lift, rehold, results, pass, unpark           *redis.Script
-	feedback, late                                      *redis.Script
+	feedback, late, turn                                *redis.Script
 }
 
 func loadScripts() (*scripts, error) {
@@ -37,7 +37,7 @@ func loadScripts() (*scripts, error) {
 		"beat": &s.beat, "rotate": &s.rotate, "bury": &s.bury,
 		"lead": &s.lead, "hold": &s.hold, "lift": &s.lift, "rehold": &s.rehold, "results": &s.results,
 		"pass": &s.pass, "unpark": &s.unpark,
-		"feedback": &s.feedback, "late": &s.late,
+		"feedback": &s.feedback, "late": &s.late, "turn": &s.turn,
 	} {
 		src, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {

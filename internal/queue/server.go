@@ -36,10 +36,14 @@ const (
 	evictionFix = "set maxmemory-policy noeviction in redis.conf (at once: redis-cli CONFIG SET maxmemory-policy noeviction; managed Redis: the parameter group)"
 	appendFix   = "set appendonly yes in redis.conf (at once: redis-cli CONFIG SET appendonly yes; managed Redis: the parameter group), " +
 		"or, if losing the queue with Redis does not matter, redis.durability: memory"
+	syncFix = "set appendfsync always in redis.conf (at once: redis-cli CONFIG SET appendfsync always; managed Redis: the parameter group), " +
+		"or, if losing the last seconds with Redis and its workers does not matter, redis.durability: aof"
+	rewriteFix = "set no-appendfsync-on-rewrite no in redis.conf (at once: redis-cli CONFIG SET no-appendfsync-on-rewrite no)"
 )
 
-// CheckServer asks Redis, by INFO, whether it keeps what is written to it. What is wrong
-// for certain is an ErrServer with the fix; what INFO does not tell is a warning.
+// CheckServer asks Redis, by INFO, whether it keeps what is written to it, and by CONFIG
+// when it syncs, which INFO has no field for. What is wrong for certain is an ErrServer
+// with the fix; what Redis does not tell is a warning.
 func (q *Queue) CheckServer(ctx context.Context, want Durability) (warnings []string, err error) {
 	info, err := q.info(ctx)
 	if err != nil {
@@ -65,10 +69,38 @@ func (q *Queue) CheckServer(ctx context.Context, want Durability) (warnings []st
 	if status := info["aof_last_write_status"]; status != "" && status != "ok" {
 		warnings = append(warnings, "the last write to redis's append-only file failed; it refuses writes until its disk has room")
 	}
-	if want == KeepEverytime {
-		warnings = append(warnings, "redis.durability is fsync, and redis does not say when it syncs; make sure that appendfsync is always")
+	if want != KeepEverytime {
+		return warnings, nil
+	}
+	warning, err := q.checkSync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		warnings = append(warnings, warning)
 	}
 	return warnings, nil
+}
+
+// checkSync asks whether Redis syncs before each answer. Managed ones have no CONFIG,
+// and an ACL may forbid it: no reason to refuse a server that may well be right.
+func (q *Queue) checkSync(ctx context.Context) (warning string, err error) {
+	set, err := q.rdb.ConfigGet(ctx, "*appendfsync*").Result()
+	var refusal redis.Error
+	if err != nil && !errors.As(err, &refusal) {
+		return "", q.unreachable(err)
+	}
+	switch when := set["appendfsync"]; {
+	case when == "":
+		return "redis.durability is fsync, and redis does not say when it syncs; make sure that it does so before each answer: " + syncFix, nil
+	case when != "always":
+		return "", fmt.Errorf("%w: redis.durability is fsync and its appendfsync is %s, so its crash loses outcomes of the last seconds, and mail is sent twice; %s",
+			ErrServer, clip(when, 40), syncFix)
+	case set["no-appendfsync-on-rewrite"] == "yes": // it then syncs nothing for as long as a rewrite takes
+		return "", fmt.Errorf("%w: redis.durability is fsync and its no-appendfsync-on-rewrite is yes, so its crash while it rewrites its file loses outcomes, and mail is sent twice; %s",
+			ErrServer, rewriteFix)
+	}
+	return "", nil
 }
 
 // info reads what Redis says of itself. What it forbids to ask is empty.

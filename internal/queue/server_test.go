@@ -20,13 +20,19 @@ func TestCheckServer(t *testing.T) {
 		err      string // part of the error
 		warnings int
 	}{
-		"as it should be":      {nil, KeepSeconds, "", 0},
-		"fsync cannot be seen": {nil, KeepEverytime, "", 1},
-		"evicts":               {[]string{"--maxmemory-policy", "allkeys-lru"}, KeepSeconds, "maxmemory-policy noeviction", 0},
-		"evicts, memory":       {[]string{"--maxmemory-policy", "volatile-ttl"}, KeepNothing, "volatile-ttl", 0},
-		"no file":              {[]string{"--appendonly", "no"}, KeepSeconds, "appendonly yes", 0},
-		"no file, fsync":       {[]string{"--appendonly", "no"}, KeepEverytime, "redis.durability is fsync", 0},
-		"no file, memory":      {[]string{"--appendonly", "no"}, KeepNothing, "", 0},
+		"as it should be":     {nil, KeepSeconds, "", 0},
+		"fsync":               {[]string{"--appendfsync", "always"}, KeepEverytime, "", 0},
+		"synced each second":  {nil, KeepEverytime, "set appendfsync always", 0},
+		"never synced":        {[]string{"--appendfsync", "no"}, KeepEverytime, "its appendfsync is no", 0},
+		"not while rewriting": {[]string{"--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"}, KeepEverytime, "no-appendfsync-on-rewrite no", 0},
+		"no CONFIG, fsync":    {[]string{"--rename-command", "CONFIG", ""}, KeepEverytime, "", 1},
+		"ACL, fsync":          {[]string{"--user", "default", "on", "nopass", "~*", "&*", "+@all", "-config"}, KeepEverytime, "", 1},
+		"ACL":                 {[]string{"--user", "default", "on", "nopass", "~*", "&*", "+@all", "-config"}, KeepSeconds, "", 0},
+		"evicts":              {[]string{"--maxmemory-policy", "allkeys-lru"}, KeepSeconds, "maxmemory-policy noeviction", 0},
+		"evicts, memory":      {[]string{"--maxmemory-policy", "volatile-ttl"}, KeepNothing, "volatile-ttl", 0},
+		"no file":             {[]string{"--appendonly", "no"}, KeepSeconds, "appendonly yes", 0},
+		"no file, fsync":      {[]string{"--appendonly", "no"}, KeepEverytime, "redis.durability is fsync", 0},
+		"no file, memory":     {[]string{"--appendonly", "no"}, KeepNothing, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
