@@ -1,12 +1,10 @@
 package throttle
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"time"
 )
 
@@ -24,7 +22,7 @@ const (
 // Adaptive bounds what is learned from the relay's replies. The zero value
 // learns, between the defaults and Limits.
 type Adaptive struct {
-	Off bool // nothing more is learned; what was learned stays until Reset
+	Off bool // nothing is learned here, and what others have learned does not bind
 	// Rate is what messages/s never sink below, for the account and for each
 	// group; 0: 1. At least 0.001.
 	Rate float64
@@ -63,6 +61,7 @@ type sample struct {
 	at       int64              // end of the tick, µs
 	messages map[string]traffic // by destination group; "" is the whole account
 	reply    int64              // median time of a reply, µs; 0: none came
+	replies  int                // of so many
 	greeting int64              // median time of a greeting, µs; 0: none came
 	crowded  int                // dials refused because too many connections are open
 	open     int                // connections open now, without dials under way
@@ -160,9 +159,7 @@ func (l *learner) messages(s sample, b bounds, unexplained int) {
 			if f.Past.last(s.at-s.at%tick, 10*second) > 0 { // not while there is nothing to send
 				t.throttled += unexplained
 			}
-			if l.Delay.slow(s.at, s.reply) {
-				f.ease(s.at)
-			}
+			f.mind(s.at, l.Delay.see(s.at, s.reply, s.replies))
 		} else {
 			limits.ceiling = b.group(name)
 		}
@@ -171,63 +168,6 @@ func (l *learner) messages(s sample, b bounds, unexplained int) {
 			delete(l.Rates, name)
 		}
 	}
-}
-
-// delay watches a time that the relay takes for something.
-type delay struct {
-	Usual  float64 `json:"usual"`  // least of late, µs; creeps up, so that it can change
-	Lately float64 `json:"lately"` // smoothed, µs
-	At     int64   `json:"at"`
-	Since  int64   `json:"since"`  // when it became slow; 0: it is not
-	Before float64 `json:"before"` // Lately, when looked at last
-	Eased  int     `json:"eased"`  // times
-}
-
-const (
-	slowTimes = 4            // as usual
-	slowMore  = second / 2   // and so much more than usual
-	slowFor   = 10 * second  // all the time
-	usualGrow = 600 * second // in which what is usual doubles if it is never seen
-	easeTwice = 2            // if that has not helped, it is not for our rate
-)
-
-// slow reports that the relay has become slow and something should be eased: once
-// when it has been so for a while, and once more if that was not enough.
-func (d *delay) slow(now, median int64) bool {
-	if median <= 0 {
-		return false
-	}
-	m := float64(median)
-	passed := float64(min(max(now-d.At, 0), usualGrow))
-	d.At = now
-	d.Usual = min(cmp.Or(d.Usual, m)*math.Exp2(passed/float64(usualGrow)), m)
-	d.Lately += (m - d.Lately) * (1 - math.Exp(-passed/float64(3*second)))
-	if d.Lately < slowTimes*d.Usual || d.Lately < d.Usual+float64(slowMore) {
-		d.Since, d.Eased = 0, 0
-		return false
-	}
-	if d.Since == 0 {
-		d.Since = now
-	}
-	if now-d.Since < slowFor {
-		return false
-	}
-	d.Since = now
-	helps := d.Lately < 0.9*d.Before
-	d.Before = d.Lately
-	switch {
-	case d.Eased > 0 && helps: // what has piled up takes time
-		return false
-	case d.Eased >= easeTwice:
-		d.Usual, d.Since, d.Eased = d.Lately, 0, 0 // this is how it is
-		return false
-	}
-	d.Eased++
-	return true
-}
-
-func (d *delay) sound() bool {
-	return sane(d.Usual, d.Lately, d.Before, float64(d.At), float64(d.Since), float64(d.Eased))
 }
 
 // sane tells whether these are numbers, or times in µs until 2255, that can be

@@ -88,6 +88,7 @@ type finder struct {
 	Most    sums          `json:"most"`    // and the most since
 	Out     [windows]bool `json:"out"`     // spans that this trouble disproves
 	Past    history       `json:"past"`
+	Before  *before       `json:"before,omitempty"` // it was eased; nil: or for good
 }
 
 // step takes one tick's traffic; now is its end.
@@ -194,6 +195,7 @@ func (f *finder) rate(x sums) float64 { return x[f.Span] * float64(second) / flo
 
 // react lowers the cap.
 func (f *finder) react(now int64, x sums, fresh bool) {
+	f.Before = nil // a refusal says more than a time
 	if f.Dry >= 3 && now-f.Passed >= 2*tick {
 		f.block(now, x)
 		return
@@ -329,26 +331,9 @@ func (f *finder) keep(b band) {
 	}
 	f.Cap = max(f.Cap, b.floor)
 	if b.ceiling > 0 && f.Cap >= b.ceiling {
-		f.Cap = 0
+		f.Cap, f.Before = 0, nil
 		f.enter(free, f.Last)
 	}
-}
-
-// ease goes slower for another reason than a refusal: the relay takes longer and
-// longer to answer, so more is given to it than it can do.
-func (f *finder) ease(now int64) {
-	mean := f.Past.last(now-now%tick, 10*second) / 10
-	if mean == 0 || f.Mode == blocked {
-		return
-	}
-	if f.Mode != probing {
-		f.Limit = mean
-		if f.Cap > 0 {
-			f.Limit = min(mean, f.Cap)
-		}
-	}
-	f.Cap, f.Told, f.Cost = drainAt*f.Limit, now, 0
-	f.enter(draining, now)
 }
 
 // sound tells whether what was read can be gone on with.
@@ -359,7 +344,7 @@ func (f *finder) sound() bool {
 		}
 	}
 	return f.Mode >= free && f.Mode <= blocked && f.Span >= 0 && f.Span < windows && (f.Mode == free) == (f.Cap == 0) &&
-		sane(f.Cap, f.Limit, f.Held, f.Cost, f.Dry, f.Refused, f.Answers, f.Share, f.Noise, float64(f.Wait), float64(f.Strikes)) &&
+		f.Before.sound() && sane(f.Cap, f.Limit, f.Held, f.Cost, f.Dry, f.Refused, f.Answers, f.Share, f.Noise, float64(f.Wait), float64(f.Strikes)) &&
 		sane(f.Full[:]...) && sane(f.Most[:]...) &&
 		sane(float64(f.Since), float64(f.Told), float64(f.Reacted), float64(f.Passed), float64(f.Last))
 }

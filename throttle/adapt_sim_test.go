@@ -16,6 +16,8 @@ type simRelay struct {
 	stray         float64 // share of messages refused for nothing
 	capacity      float64 // messages/s that it can work off; 0: any number
 	busyUntil     float64
+	// takes is how many seconds more a message takes to be answered; nil: none.
+	takes func(at float64, open int, rnd *rand.Rand) float64
 }
 
 // simLimit is a limit of messages in time.
@@ -94,6 +96,7 @@ type simFleet struct {
 	change     float64 // when the relay becomes another
 	to         simRelay
 	demand     func(at float64) float64 // messages/s there are; nil: any number
+	untimed    bool                     // nobody notes how long replies take
 	restarts   bool                     // the learner is stored and read at every tick
 	closeAfter float64                  // seconds a connection is kept; 0: for ever
 
@@ -287,6 +290,9 @@ func (s *simFleet) arrive(e simEvent) {
 			s.relay.busyUntil = max(s.relay.busyUntil, e.at) + 1/s.relay.capacity
 			wait += s.relay.busyUntil - e.at
 		}
+		if s.relay.takes != nil {
+			wait += s.relay.takes(e.at, len(s.conns), s.rnd)
+		}
 	} else {
 		s.log.throttled[int(e.at)]++
 		wait = s.rtt / 2
@@ -356,9 +362,9 @@ func (s *simFleet) dial(e simEvent) {
 
 func (s *simFleet) tick(now float64) {
 	s.sample.at, s.sample.open = int64(now*1e6), len(s.conns)
-	if len(s.replies) > 0 {
+	if len(s.replies) > 0 && !s.untimed {
 		s.log.reply = median(s.replies)
-		s.sample.reply = int64(s.log.reply * 1e6)
+		s.sample.reply, s.sample.replies = int64(s.log.reply*1e6), len(s.replies)
 	}
 	if s.restarts {
 		text, err := s.learner.save()

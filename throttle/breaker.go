@@ -33,7 +33,8 @@ const (
 	LoginRefused BreakerState = "login refused"
 )
 
-// Breaker is what keeps the fleet from dialling one login.
+// Breaker is what keeps the fleet from dialling one login, as one of the streams that
+// use it sees it: of these all is the same but Stream and Ungreeted.
 type Breaker struct {
 	Stream    string
 	State     BreakerState
@@ -41,14 +42,15 @@ type Breaker struct {
 	Since     time.Time // when it left Closed
 	Next      time.Time // of the next probe; zero if none is waited for
 	Refusals  int       // in a row
-	Ungreeted int       // dials under way
+	Ungreeted int       // dials of the stream under way
 	Why       string
 }
 
 // mostUngreeted is how many dials of a login may be under way in the fleet.
 const mostUngreeted = 2
 
-// breaker is one stream's dials in the store. Times are µs.
+// breaker is one login in the store, and the dials of the stream of that name. Times
+// are µs.
 type breaker struct {
 	since int64 // when it opened; 0: closed
 	last  int64 // when the refusal came that counted last
@@ -66,10 +68,10 @@ type ungreeted struct {
 	start, lapse int64
 }
 
-// refusedLogin is a stream's credentials that the relay did not take.
+// refusedLogin is a login's credentials that the relay did not take.
 type refusedLogin struct {
-	stream, login, why string
-	since              int64
+	login, creds, why string
+	since             int64
 }
 
 // news is what came of a dial.
@@ -83,7 +85,7 @@ const (
 
 // report tells the store what came of a dial.
 type report struct {
-	lease, stream, login string
+	lease, stream, creds string
 	news                 news
 	why                  string
 	after                time.Duration
@@ -114,21 +116,24 @@ func (b *breaker) keep(lease string, now, lapse int64) {
 	b.dials = append(b.dials, ungreeted{lease, now, lapse})
 }
 
-func (b *breaker) dialling(lease string) bool {
-	return slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.lease == lease })
+func dialling(list []ungreeted, lease string) bool {
+	return slices.ContainsFunc(list, func(d ungreeted) bool { return d.lease == lease })
 }
 
-// gate tells whether one more dial may begin, and if not, after how many µs that
-// may change (0: not known). open are the stream's greeted connections.
-func (b *breaker) gate(most, open int, now int64) (ok bool, retry int64) {
-	if len(b.dials) >= most {
-		return false, 0
-	}
+// probed tells whether one of the dials is the probe.
+func (b *breaker) probed(list []ungreeted) bool {
+	return slices.ContainsFunc(list, func(d ungreeted) bool { return d.start >= b.last })
+}
+
+// gate tells whether one more dial may begin beside those of the list, and if not,
+// after how many µs that may change (0: not known). open are the login's greeted
+// connections.
+func (b *breaker) gate(list []ungreeted, open int, now int64) (ok bool, retry int64) {
 	if b.since == 0 {
 		return true, 0
 	}
-	if slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.start >= b.last }) {
-		return false, 0 // the probe is under way
+	if b.probed(list) {
+		return false, 0
 	}
 	at := b.next
 	if open < b.at {
@@ -137,11 +142,10 @@ func (b *breaker) gate(most, open int, now int64) (ok bool, retry int64) {
 	return now >= at, max(0, at-now)
 }
 
-// hear notes what came of a dial. A dial that began before the last refusal says
+// hear notes what came of a dial. One that began before the last refusal says
 // nothing new: it neither closes the breaker nor lengthens the pause.
-func (b *breaker) hear(r report, open int, now int64) {
-	mine, known := b.drop(r.lease, now)
-	if !known || b.since != 0 && mine.start < b.last {
+func (b *breaker) hear(r report, mine ungreeted, open int, now int64) {
+	if b.since != 0 && mine.start < b.last {
 		return
 	}
 	if r.news != newsRefused { // the relay answers
@@ -177,15 +181,16 @@ func (r report) pauses(n int) (pause, early int64) {
 	return pause, min(pause, int64(first*(1+r.jitter)/2))
 }
 
-// show puts a breaker on our own clock.
-func (b *breaker) show(stream string, now int64, clock time.Time) Breaker {
-	s := Breaker{Stream: stream, State: Closed, Refusals: b.fails, Ungreeted: len(b.dials), Why: b.why}
+// show puts a breaker on our own clock, for one of the streams that use it. list are
+// the dials of all of them.
+func (b breaker) show(stream string, list []ungreeted, now int64, clock time.Time) Breaker {
+	s := Breaker{Stream: stream, State: Closed, Refusals: b.fails, Why: b.why}
 	if b.since == 0 {
 		return s
 	}
 	at := func(t int64) time.Time { return clock.Add(time.Duration(t-now) * time.Microsecond) }
 	s.Since = at(b.since)
-	if slices.ContainsFunc(b.dials, func(d ungreeted) bool { return d.start >= b.last }) {
+	if b.probed(list) {
 		s.State = HalfOpen
 		return s
 	}
@@ -193,24 +198,65 @@ func (b *breaker) show(stream string, now int64, clock time.Time) Breaker {
 	return s
 }
 
-// breakers lists all that is not as it should be, and what is under way.
-func (u usage) showBreakers(clock time.Time) []Breaker {
-	var list []Breaker
-	for stream, b := range u.breakers {
-		b.drop("", u.now)
-		if b.since != 0 || len(b.dials) > 0 {
-			list = append(list, b.show(stream, u.now, clock))
+// users are the streams known to use a login. A stream that has moved on to another
+// login is none of the login of its own name.
+func (u usage) users(login string) []string {
+	var list []string
+	for stream, of := range u.logins {
+		if of == login {
+			list = append(list, stream)
 		}
 	}
+	if _, moved := u.logins[login]; !moved {
+		list = append(list, login)
+	}
+	return list
+}
+
+// showBreakers lists, for each stream, all that is not as it should be with its
+// login, and what is under way.
+func (u usage) showBreakers(clock time.Time) []Breaker {
+	logins := map[string]bool{}
+	for name, b := range u.breakers {
+		b.drop("", u.now)
+		u.breakers[name] = b
+		logins[name] = true
+		if of, shared := u.logins[name]; shared {
+			logins[of] = true
+		}
+	}
+	var list []Breaker
+	for login := range logins {
+		list = append(list, u.showLogin(login, clock)...)
+	}
 	for _, r := range u.refused {
-		list = append(list, Breaker{
-			Stream: r.stream, State: LoginRefused, Login: r.login, Why: r.why,
-			Since: clock.Add(time.Duration(r.since-u.now) * time.Microsecond),
-		})
+		for _, stream := range u.users(r.login) {
+			list = append(list, Breaker{
+				Stream: stream, State: LoginRefused, Login: r.creds, Why: r.why,
+				Since: clock.Add(time.Duration(r.since-u.now) * time.Microsecond),
+			})
+		}
 	}
 	slices.SortFunc(list, func(a, b Breaker) int {
 		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.State, b.State), cmp.Compare(a.Login, b.Login))
 	})
+	return list
+}
+
+func (u usage) showLogin(login string, clock time.Time) []Breaker {
+	streams := u.users(login)
+	var dials []ungreeted
+	for _, stream := range streams {
+		dials = append(dials, u.breakers[stream].dials...)
+	}
+	var list []Breaker
+	for _, stream := range streams {
+		s := u.breakers[login].show(stream, dials, u.now, clock)
+		s.Ungreeted = len(u.breakers[stream].dials)
+		if s.State != Closed || s.Ungreeted > 0 {
+			list = append(list, s)
+		}
+	}
 	return list
 }
 

@@ -42,9 +42,16 @@ func TestWaitIsHalfTheOutage(t *testing.T) {
 }
 
 // A relay that refuses every greeting for a minute costs a fleet of ten at most
-// two dials and one a probe; then everyone connects within a few seconds.
+// two dials and one a probe; then everyone connects within a few seconds. So it is
+// for each login, however many streams use it.
 func TestRelayRefusesGreetings(t *testing.T) {
 	t.Parallel()
+	for name, streams := range map[string][]string{"one stream": {"ad"}, "three streams": {"auth", "normal", "ad"}} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); refuseGreetings(t, streams) })
+	}
+}
+
+func refuseGreetings(t *testing.T, streams []string) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &virtual{t: t, store: &Memory{}, limits: Limits{Open: 30, New: []Window{{60, time.Minute}}}}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -52,12 +59,12 @@ func TestRelayRefusesGreetings(t *testing.T) {
 		back := time.Now().Add(time.Minute)
 		var all, early record
 		var wg sync.WaitGroup
-		for range 10 {
+		for i := range 10 {
 			b := v.budget()
-			b.p.Login = func(string) string { return "f" }
+			b.p.Login, b.p.LoginName = func(string) string { return "f" }, oneLogin
 			wg.Go(func() {
 				for {
-					l, err := b.Connect(ctx, "ad")
+					l, err := b.Connect(ctx, streams[i%len(streams)])
 					if err != nil {
 						return
 					}

@@ -27,7 +27,11 @@ type Params struct {
 	// they are now; it is shown, so the secret must not follow from it. It is asked
 	// before each dial. Nil: no breaker; what comes of dials is not kept.
 	Login func(stream string) string
-	Log   *slog.Logger // nil: silent
+	// LoginName names the login that a stream uses, as whoever the relay sees: streams
+	// of the same name share one, and its breaker. It is the name of one of them, the
+	// same in every process. Nil: each stream has a login of its own.
+	LoginName func(stream string) string
+	Log       *slog.Logger // nil: silent
 }
 
 // Budget is one process's access to its fleet's limits. All methods may be
@@ -121,6 +125,9 @@ func newBudget(s store, p Params) (*Budget, error) {
 
 		supplies: map[Class]*supply{},
 		lines:    map[string]*dials{},
+	}
+	if p.Adaptive.Off {
+		b.store = plainly{s}
 	}
 	b.watch = newWatch(p)
 	b.capped.Store(&map[string]bool{})
@@ -246,7 +253,7 @@ func (b *Budget) Forgive(ctx context.Context, stream string) error {
 	if b.p.Login == nil {
 		return nil
 	}
-	if err := b.call(func() error { return b.store.forgive(ctx, stream, b.p.Login(stream)) }); err != nil {
+	if err := b.call(func() error { return b.store.forgive(ctx, stream, b.credentials(stream)) }); err != nil {
 		return fmt.Errorf("forgive refused login: %w", err)
 	}
 	return nil

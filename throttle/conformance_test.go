@@ -44,6 +44,8 @@ func TestConformance(t *testing.T) {
 		{"a dead dialler's dials lapse", testDeadDialler},
 		{"relay down", testRelayDown},
 		{"login refused", testLoginRefused},
+		{"streams that share a login share its dials and its breaker", testSharedLogin},
+		{"a login that several streams use is refused once", testSharedLoginRefused},
 		{"without logins there is no breaker", testNoBreaker},
 	}
 	for _, b := range backends() {

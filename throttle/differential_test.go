@@ -45,7 +45,10 @@ func TestMemoryIsRedis(t *testing.T) {
 				stream := drawStream(rt)
 				p, name := l.connectPlan(stream), fmt.Sprintf("%s:o%d:%d", stream, rapid.IntRange(1, 2).Draw(rt, "owner"), len(leases))
 				leases = append(leases, name)
-				d := dial{lease: name, lapse: sec, dialing: sec / 2, login: drawLogin(rt), most: rapid.SampledFrom([]int{0, 2, 2}).Draw(rt, "most")}
+				d := dial{lease: name, lapse: sec, dialing: sec / 2, login: drawLogin(rt, stream), creds: drawCreds(rt), most: rapid.SampledFrom([]int{0, 2, 2}).Draw(rt, "most")}
+				if d.login == "auth" {
+					d.kept = p.shares
+				}
 				same(rt, c, mem, func(s store) (grant, error) { return s.connect(t.Context(), p, d) })
 			},
 			"renew": func(rt *rapid.T) {
@@ -62,6 +65,10 @@ func TestMemoryIsRedis(t *testing.T) {
 				value := rapid.SampledFrom([]float64{0, 1, 2.5, 3, 6000, 12_345.678, 90_000}).Draw(rt, "value")
 				c.learn(field, value)
 				mem.learn(field, value)
+			},
+			"forgive": func(rt *rapid.T) {
+				stream, creds := drawStream(rt), drawCreds(rt)
+				same(rt, c, mem, func(s store) (any, error) { return nil, s.forgive(t.Context(), stream, creds) })
 			},
 			"reset": func(*rapid.T) {
 				same(rt, c, mem, func(s store) (any, error) { return nil, s.reset(t.Context()) })
@@ -96,7 +103,7 @@ func same[T any](rt *rapid.T, lua, mem store, f func(store) (T, error)) T {
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(grant{}, restart{}, usage{}, leaseLeft{}, renewed{}, breaker{}, ungreeted{}, refusedLogin{}),
 		cmpopts.EquateEmpty(), cmpopts.IgnoreMapEntries(func(_ string, b breaker) bool { return b.since == 0 && len(b.dials) == 0 }),
-		cmpopts.SortSlices(func(a, b refusedLogin) bool { return a.stream+" "+a.login < b.stream+" "+b.login }),
+		cmpopts.SortSlices(func(a, b refusedLogin) bool { return a.login+" "+a.creds < b.login+" "+b.creds }),
 		cmpopts.SortSlices(func(a, b string) bool { return a < b }),
 		cmpopts.SortSlices(func(a, b leaseLeft) bool { return a.name < b.name })); diff != "" {
 		rt.Fatalf("memory (-) and Lua (+) differ:\n%s", diff)
@@ -116,15 +123,20 @@ func drawClass(rt *rapid.T) Class {
 	}
 }
 
-func drawLogin(rt *rapid.T) string {
-	return rapid.SampledFrom([]string{"f1", "f2", ""}).Draw(rt, "login")
+func drawCreds(rt *rapid.T) string {
+	return rapid.SampledFrom([]string{"f1", "f2", ""}).Draw(rt, "credentials")
+}
+
+// drawLogin mostly draws the same for all streams.
+func drawLogin(rt *rapid.T, stream string) string {
+	return rapid.SampledFrom([]string{"auth", "auth", "auth", stream}).Draw(rt, "login")
 }
 
 func drawReport(rt *rapid.T, leases []string) report {
 	lease := drawLease(rt, leases)
 	stream, _ := splitLease(lease)
 	return report{
-		lease: lease, stream: stream, login: drawLogin(rt),
+		lease: lease, stream: stream, creds: drawCreds(rt),
 		news:  rapid.SampledFrom([]news{newsGreeted, newsRefused, newsRefused, newsLogin}).Draw(rt, "news"),
 		why:   rapid.SampledFrom([]string{"", "421 4.3.2 no"}).Draw(rt, "why"),
 		after: rapid.SampledFrom([]time.Duration{0, 0, sec}).Draw(rt, "after"),

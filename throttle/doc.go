@@ -74,15 +74,21 @@
 //
 // # Breakers
 //
-// A stream's dials that the relay has not greeted are at most two in the whole
-// fleet (of living processes: a dead dialler's count for 10 s more). After one
-// was refused there is none until a pause has passed, then one probe at a time;
-// pauses grow by half each time, from 1 to 60 s, each drawn within a fifth, so that
-// the relay is found to be back after about half the time that it was away; a greeting
-// ends them. Where connections of the stream are open, the relay is not down but
-// full: then half to one second is enough as soon as one of them has ended.
-// Refused credentials are not tried again before Reset; others are, at once. Being
-// held counts as no opening.
+// The relay knows logins, not streams, and several streams may use the same one
+// (Params.LoginName). A login's dials that the relay has not greeted are at most two
+// in the whole fleet (of living processes: a dead dialler's count for 10 s more).
+// After one was refused there is none until a pause has passed, then one probe at a
+// time; pauses grow by half each time, from 1 to 60 s, each drawn within a fifth, so
+// that the relay is found to be back after about half the time that it was away; a
+// greeting ends them. Where connections of the login are open, the relay is not down
+// but full: then half to one second is enough as soon as one of them has ended.
+// Refused credentials are not tried again by any stream of the login before Reset;
+// others are, at once. Being held counts as no opening.
+//
+// Of the two dials one is left to a stream that shares the login and does not have
+// its reserved connections yet: it need not wait for another's greeting. Who has them
+// all, or has none reserved, waits in no order, and asks again after a tenth of a
+// second.
 //
 // # Learning
 //

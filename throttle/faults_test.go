@@ -132,7 +132,7 @@ func (m *Memory) copy() *Memory {
 	k := &Memory{
 		clock: m.clock, skew: m.skew, slots: maps.Clone(m.slots), counts: map[string]*count{}, firsts: maps.Clone(m.firsts),
 		stop: m.stop, open: maps.Clone(m.open), ran: m.ran, since: m.since, from: m.from, told: maps.Clone(m.told), dialled: m.dialled,
-		breakers: map[string]*breaker{}, refused: maps.Clone(m.refused), caps: maps.Clone(m.caps),
+		breakers: map[string]*breaker{}, refused: maps.Clone(m.refused), caps: maps.Clone(m.caps), logins: maps.Clone(m.logins),
 	}
 	for name, c := range m.counts {
 		k.counts[name] = &count{buckets: slices.Clone(c.buckets), used: c.used}
@@ -151,5 +151,5 @@ func (m *Memory) restore(k *Memory, run string) {
 	defer m.mu.Unlock()
 	m.clock, m.skew, m.slots, m.counts, m.firsts, m.stop, m.open = k.clock, k.skew, k.slots, k.counts, k.firsts, k.stop, k.open
 	m.run, m.ran, m.since, m.from, m.told, m.dialled = run, k.ran, k.since, k.from, k.told, k.dialled
-	m.breakers, m.refused, m.caps = k.breakers, k.refused, k.caps
+	m.breakers, m.refused, m.caps, m.logins = k.breakers, k.refused, k.caps, k.logins
 }

@@ -14,6 +14,9 @@ type flow struct {
 	reservoirs []reservoir
 
 	setup, last float64 // s: before the first message; from the last one's begin to its reply
+	wait        float64 // s: until the first slot at the latest
+	waitsFor    string  // whose slot that is
+	ttl         float64 // s: then it ends
 	connections int
 	each        float64 // messages a second of one connection
 	carries     float64 // messages of one connection before it is replaced
@@ -25,6 +28,10 @@ type flow struct {
 	bound        map[string]float64 // s that each limit decided
 	waits, peak  float64
 	bursts       []burst
+
+	// Of the next slot, what has come while nothing could take it: a pace leaves as many
+	// gaps as there are messages, less the first one of a stretch.
+	credit float64
 }
 
 type point struct{ t, out float64 }
@@ -49,43 +56,80 @@ func (r *flow) drain() (never string) {
 		}
 	}
 	r.hold(r.setup, starting)
+	r.hold(r.wait-r.setup, r.waitsFor)
+	r.credit = 1
 	first := float64(r.in.First)
-	for steps := 0; r.left > tiny; steps++ {
+	for steps := 0; r.left > tiny && r.t < r.ttl-r.now(); steps++ {
+		if r.in.FirstWait > 0 && first > 0 && r.out >= first-tiny {
+			first = 0
+			r.hold(r.last+r.in.FirstWait.Seconds(), "the first recipients' results")
+			continue
+		}
 		if steps == mostSteps {
 			r.extrapolate()
 			return ""
-		}
-		rate, name, until := r.rate()
-		for i := range r.reservoirs {
-			v := &r.reservoirs[i]
-			v.look(r)
-			until = min(until, v.until)
-			if v.room <= tiny && v.slope < rate {
-				rate, name = v.slope, v.name
-			}
-		}
-		for _, v := range r.reservoirs {
-			if v.room > tiny && rate > v.slope {
-				until = min(until, r.t+v.room/(rate-v.slope))
-			}
 		}
 		todo := r.left
 		if first > r.out+tiny {
 			todo = min(todo, first-r.out)
 		}
-		if rate > 0 {
-			until = min(until, r.t+todo/rate)
+		m := r.next(todo)
+		if n := min(r.credit, m.room, todo); n > tiny && m.pace > 0 {
+			r.jump(n, m)
+			continue
 		}
-		if math.IsInf(until, 1) {
-			return name
+		if math.IsInf(m.until, 1) {
+			return m.name
 		}
-		r.step(max(until, r.t+r.now()), rate, name)
-		if r.in.FirstWait > 0 && first > 0 && r.out >= first-tiny && r.left > tiny {
-			first = 0
-			r.hold(r.last+r.in.FirstWait.Seconds(), "the first recipients' results")
-		}
+		before := r.t
+		r.step(max(m.until, r.t+r.now()), m.rate, m.name)
+		r.earn(m.pace-m.rate, r.t-before)
 	}
 	return ""
+}
+
+// move is what can be done next.
+type move struct {
+	pace  float64 // messages a second that all but the counted windows allow
+	rate  float64 // and with these
+	room  float64 // messages that all counted windows have room for
+	name  string  // what decides
+	until float64 // it stays so, or until todo is done
+}
+
+func (r *flow) next(todo float64) move {
+	m := move{room: math.Inf(1)}
+	m.pace, m.name, m.until = r.rate()
+	m.rate = m.pace
+	for i := range r.reservoirs {
+		v := &r.reservoirs[i]
+		v.look(r)
+		m.room, m.until = min(m.room, v.room), min(m.until, v.until)
+		if v.room <= tiny && v.slope < m.rate {
+			m.rate, m.name = v.slope, v.name
+		}
+	}
+	for _, v := range r.reservoirs {
+		if v.room > tiny && m.rate > v.slope {
+			m.until = min(m.until, r.t+v.room/(m.rate-v.slope))
+		}
+	}
+	if m.rate > 0 {
+		m.until = min(m.until, r.t+todo/m.rate)
+	}
+	return m
+}
+
+// earn keeps what a pace has left over, up to one slot: those that pass are gone.
+func (r *flow) earn(rate, dt float64) { r.credit = min(1, r.credit+max(0, rate)*dt) }
+
+// jump lets out at once what there is a slot for.
+func (r *flow) jump(n float64, m move) {
+	r.credit -= n
+	r.peak = max(r.peak, m.pace)
+	r.bound[m.name] += 0 // it may decide in no time
+	r.let(n, r.t)
+	r.points, r.slope = append(r.points, point{r.t, r.out}), math.NaN()
 }
 
 // now is how near two times are one.
@@ -94,27 +138,22 @@ func (r *flow) now() float64 { return max(instant, r.t*1e-12) }
 // hold lets nothing out for a time.
 func (r *flow) hold(for_ float64, name string) {
 	if for_ > 0 {
+		pace, _, _ := r.rate()
 		r.step(r.t+for_, 0, name)
+		r.earn(pace, for_)
 	}
 }
 
 // step lets out at a rate until a time.
 func (r *flow) step(until, rate float64, name string) {
+	until = min(until, r.ttl)
 	dt := until - r.t
-	n := min(rate*dt, r.left)
 	r.bound[name] += dt
 	r.peak = max(r.peak, rate)
 	if rate <= 0 && r.out > 0 {
 		r.waits += dt
 	}
-	if n > 0 {
-		if k := len(r.bursts); k == 0 || r.bursts[k-1].to < r.t-r.now() {
-			r.bursts = append(r.bursts, burst{from: r.t})
-		}
-		b := &r.bursts[len(r.bursts)-1]
-		b.to, b.out = until, b.out+n
-	}
-	r.t, r.out, r.left = until, r.out+n, r.left-n
+	r.let(min(rate*dt, r.left), until)
 	if k := len(r.points); k > 1 && r.slope == rate {
 		r.points[k-1] = point{r.t, r.out}
 	} else {
@@ -123,11 +162,27 @@ func (r *flow) step(until, rate float64, name string) {
 	r.slope = rate
 }
 
+// let notes that n are out by a time.
+func (r *flow) let(n, until float64) {
+	if n > 0 {
+		if k := len(r.bursts); k == 0 || r.bursts[k-1].to < r.t-r.now() {
+			r.bursts = append(r.bursts, burst{from: r.t})
+		}
+		b := &r.bursts[len(r.bursts)-1]
+		b.to, b.out = until, b.out+n
+	}
+	r.t, r.out, r.left = until, r.out+n, r.left-n
+}
+
 // extrapolate ends a course of more windows than are worth walking through.
 func (r *flow) extrapolate() {
-	f := (r.out + r.left) / r.out
+	all := r.out + r.left
+	f, out := all/r.out, all
+	if most := r.ttl / r.t; f > most {
+		f, out = most, r.out*most
+	}
 	r.scale = f
-	r.t, r.out, r.left, r.waits = r.t*f, r.out+r.left, 0, r.waits*f
+	r.t, r.out, r.left, r.waits = r.t*f, out, all-out, r.waits*f
 	for name := range r.bound {
 		r.bound[name] *= f
 	}
@@ -197,7 +252,10 @@ func (v *reservoir) look(r *flow) {
 func (v *reservoir) count(r *flow) {
 	then := r.t - v.span
 	if then < -r.now() {
-		v.room, v.slope, v.until = v.now-r.out, 0, v.span
+		v.room, v.slope, v.until = v.full-r.out, 0, v.span
+		if r.t < v.holds-r.now() {
+			v.room, v.until = v.now-r.out, v.holds
+		}
 		return
 	}
 	for v.at+1 < len(r.points) && r.points[v.at+1].t <= then+r.now() {

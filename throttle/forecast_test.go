@@ -86,7 +86,8 @@ func TestForecast(t *testing.T) {
 		"learned connections": {
 			in: ForecastInput{Recipients: 3_000, Stream: "ad", Limits: shipped(), RoundTrip: 100 * time.Millisecond,
 				Caps: Caps{Open: 3, PerConnection: 1_000_000}},
-			alone: 101 * sec, shared: 101 * sec, binds: "learned connections 3", connections: 3, openings: 3,
+			// Two of the three are kept for auth.
+			alone: 300 * sec, shared: 300 * sec, binds: "learned connections 1", connections: 1, openings: 1,
 		},
 		"the stream's own limit": {
 			in:    ForecastInput{Recipients: 4_545, Stream: "ad", Limits: capped(Share{Messages: []Window{{50, sec}, {3000, hour}}})},
@@ -240,12 +241,9 @@ func TestForecastIsWhatTheWindowsAllow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A fluid has no first message: it is late by one of the slowest.
-		got, want, slowest := o.Alone.Duration, drained(n, l.Messages), time.Duration(0)
-		for _, w := range l.Messages {
-			slowest = max(slowest, (w.Per+slack(w.Per))/time.Duration(w.N))
-		}
-		if d := got - want; d < -slowest-sec || d > slowest+sec {
+		got, want := o.Alone.Duration, drained(n, l.Messages)
+		// Where no pace holds, the forecast knows one all the same.
+		if d := got - want; d.Abs() > sec/10+time.Duration(n)*sec/unlimited {
 			t.Fatalf("%d through %v: forecast %v, drained %v", n, l.Messages, got, want)
 		}
 	})
@@ -268,7 +266,7 @@ func TestForecastProperties(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range []Course{o.Alone, o.Shared} {
-			if c.Duration <= 0 || c.Binds == "" || c.BindsFor > c.Duration+sec || c.Waits > c.Duration || c.Openings < 1 ||
+			if c.Duration < 0 || c.Binds == "" || c.BindsFor > c.Duration+sec || c.Waits > c.Duration || c.Openings < 1 ||
 				c.Connections < 1 || c.Connections > l.Open || c.Rate > c.Peak*1.01 || strings.Contains(c.Binds, "nothing") {
 				t.Fatalf("%+v", c)
 			}

@@ -2,10 +2,7 @@ package throttle
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -14,7 +11,7 @@ import (
 type Lease struct {
 	b             *Budget
 	name          string
-	stream, login string
+	stream, creds string // creds: their fingerprint
 	lost          chan struct{}
 
 	mu        sync.Mutex  // guards what follows
@@ -22,62 +19,6 @@ type Lease struct {
 	ungreeted bool        // counted as a dial that is under way
 	ends      time.Time   // when it is lost unless renewed, on our own clock
 	timer     *time.Timer // loses it then
-}
-
-// dials is who waits to connect for one stream, in turn.
-type dials struct {
-	plan    *plan
-	need    chan struct{}
-	mu      sync.Mutex
-	waiters []chan *Lease
-}
-
-// line returns a stream's dials, making them on first use.
-func (b *Budget) line(stream string) *dials {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	d := b.lines[stream]
-	if d == nil {
-		d = &dials{plan: b.p.Limits.connectPlan(stream), need: make(chan struct{}, 1)}
-		b.lines[stream] = d
-		poke(b.added)
-	}
-	return d
-}
-
-// Connect waits until the stream may open one more connection, and counts the
-// attempt, whatever comes of it. The dial must follow at once (look names up
-// before), what comes of it be told (Greeted or Refused), and the lease released
-// when the connection is closed or was not opened. The only error is that ctx
-// has ended.
-func (b *Budget) Connect(ctx context.Context, stream string) (*Lease, error) {
-	if err := checkName("stream", stream); err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("wait for connection budget: %w", err)
-	}
-	d := b.line(stream)
-	w := make(chan *Lease, 1)
-	d.mu.Lock()
-	d.waiters = append(d.waiters, w)
-	d.mu.Unlock()
-	poke(d.need)
-	select {
-	case l := <-w:
-		return l, nil
-	case <-ctx.Done():
-	}
-	d.mu.Lock()
-	i := slices.Index(d.waiters, w)
-	if i >= 0 {
-		d.waiters = slices.Delete(d.waiters, i, i+1)
-	}
-	d.mu.Unlock()
-	if i < 0 {
-		(<-w).Release() // it was served in the same moment
-	}
-	return nil, fmt.Errorf("wait for connection budget: %w", ctx.Err())
 }
 
 // Release gives the open connection back. It never blocks and may be called
@@ -117,7 +58,7 @@ func (l *Lease) settle(r report) {
 	if !first {
 		return
 	}
-	r.lease, r.stream, r.login = l.name, l.stream, l.login
+	r.lease, r.stream, r.creds = l.name, l.stream, l.creds
 	r.first, r.most, r.jitter = l.b.timing.first, l.b.timing.most, rand.Float64()
 	l.b.mu.Lock()
 	l.b.reports = append(l.b.reports, r)
@@ -157,112 +98,6 @@ func (l *Lease) renewable(now time.Time) (ok, ungreeted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.over && now.Before(l.ends), l.ungreeted
-}
-
-// dialling serves those who wait to connect, one at a time.
-func (b *Budget) dialling(ctx context.Context, d *dials) {
-	pause := backoff{}
-	for {
-		for !d.waiting() {
-			select {
-			case <-d.need:
-			case <-ctx.Done():
-				return
-			}
-		}
-		l, g, err := b.take(ctx, d.plan)
-		wait := time.Duration(0)
-		switch {
-		case err != nil:
-			wait = pause.next()
-		case l == nil:
-			pause.reset()
-			wait = nextAsk(g, longestDialGap)
-		default:
-			pause.reset()
-			d.serve(l)
-		}
-		if _, err := sleepUntil(ctx, time.Now().Add(wait)); err != nil {
-			return
-		}
-	}
-}
-
-func (d *dials) waiting() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.waiters) > 0
-}
-
-// serve hands a lease to the first who waits, or back if nobody does any more.
-func (d *dials) serve(l *Lease) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.waiters) == 0 {
-		l.Release()
-		return
-	}
-	d.waiters[0] <- l
-	d.waiters = d.waiters[1:]
-}
-
-// newDial makes the request for one connection.
-func (b *Budget) newDial(stream string) dial {
-	b.mu.Lock()
-	b.attempts++
-	d := dial{
-		lease: leaseName(stream, b.p.Owner, strconv.Itoa(b.attempts)),
-		lapse: b.timing.lapse, dialing: b.timing.dial, born: b.born,
-	}
-	b.mu.Unlock()
-	if b.p.Login != nil {
-		d.login, d.most = b.p.Login(stream), mostUngreeted
-	}
-	return d
-}
-
-// take asks the store for one connection; nil without error is "not now".
-func (b *Budget) take(ctx context.Context, p *plan) (*Lease, grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, callFor)
-	defer cancel()
-	d := b.newDial(p.stream)
-	asked := time.Now()
-	var g grant
-	err := b.call(func() (err error) {
-		g, err = b.store.connect(ctx, p, d)
-		return err
-	})
-	if err == nil {
-		b.mu.Lock()
-		b.born = g.born
-		b.mu.Unlock()
-	}
-	if g.n > 0 {
-		b.remember(begun{at: asked, now: g.now, n: 1, plan: p})
-		b.stats.dials.Add(1)
-	}
-	// An answer that was lost may have been a grant, and one that comes late was
-	// counted in a window that is over when the connection would reach the relay.
-	if stale := p.fresh > 0 && time.Since(asked) > p.fresh; err != nil || g.n == 1 && stale {
-		b.mu.Lock()
-		b.back = append(b.back, d.lease)
-		b.mu.Unlock()
-		return nil, g, err
-	}
-	if g.n == 0 {
-		return nil, g, nil
-	}
-	l := &Lease{
-		b: b, name: d.lease, stream: p.stream, login: d.login, lost: make(chan struct{}),
-		ungreeted: d.most > 0, ends: asked.Add(b.timing.lost),
-	}
-	l.mu.Lock() // the timer may fire at once
-	l.timer = time.AfterFunc(time.Until(l.ends), l.lose)
-	l.mu.Unlock()
-	b.mu.Lock()
-	b.leases[l.name] = l
-	b.mu.Unlock()
-	return l, g, nil
 }
 
 // renew renews every lease that is not over.

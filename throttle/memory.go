@@ -27,8 +27,9 @@ type Memory struct {
 	dialled int64 // when a connection was granted last
 	born    int64 // when connect was asked first
 
-	breakers map[string]*breaker        // by stream
-	refused  map[[2]string]refusedLogin // by stream and fingerprint
+	breakers map[string]*breaker        // by login; their dials by stream
+	refused  map[[2]string]refusedLogin // by login and fingerprint
+	logins   map[string]string          // by stream, where it is not one of its own
 	caps     map[string]float64         // what was learned, as KEYS[1] has it
 	sightings
 }
@@ -50,6 +51,7 @@ func (m *Memory) tick(cs []counter) (now int64, counts []*count) {
 	if m.slots == nil {
 		m.slots, m.counts, m.open = map[string]int64{}, map[string]*count{}, map[string]int64{}
 		m.firsts, m.breakers, m.refused = map[string]int64{}, map[string]*breaker{}, map[[2]string]refusedLogin{}
+		m.logins = map[string]string{}
 	}
 	clock := m.now
 	if clock == nil {

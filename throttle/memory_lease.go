@@ -19,7 +19,7 @@ func (m *Memory) prune(now int64) {
 func (m *Memory) mayOpen(p *plan, stream string, now int64, learned bool) bool {
 	m.prune(now)
 	most, shares := p.open, p.shares
-	if cap := m.caps[learnedOpen]; learned && cap > 0 {
+	if cap := m.caps[learnedOpen]; learned && !p.plain && cap > 0 {
 		most = min(most, max(1, int(cap)))
 		shares = shrink(shares, most)
 	}
@@ -53,23 +53,48 @@ func shrink(shares []openShare, most int) []openShare {
 	return shares
 }
 
-func (m *Memory) breaker(stream string, now int64) *breaker {
-	b := m.breakers[stream]
+// loginOf is the login that a stream uses: one of its own, named as it is, unless
+// connect was told of another.
+func (m *Memory) loginOf(stream string) string {
+	if login, shared := m.logins[stream]; shared {
+		return login
+	}
+	return stream
+}
+
+// breaker is a login's, with the dials of the stream of that name.
+func (m *Memory) breaker(name string, now int64) *breaker {
+	b := m.breakers[name]
 	if b == nil {
 		b = &breaker{}
-		m.breakers[stream] = b
+		m.breakers[name] = b
 	}
 	b.drop("", now)
 	return b
 }
 
-// greeted is how many connections of the stream are open, without those not
-// greeted yet and the lease named.
-func (m *Memory) greeted(stream, lease string, now int64) (n int) {
+// underWay are the dials of every stream that uses the login, and how many
+// connections each stream has, dials among them.
+func (m *Memory) underWay(login string, now int64) (all []ungreeted, held map[string]int) {
 	m.prune(now)
-	b := m.breaker(stream, now)
+	held = map[string]int{}
 	for name := range m.open {
-		if s, _ := splitLease(name); s == stream && name != lease && !b.dialling(name) {
+		s, _ := splitLease(name)
+		if held[s] == 0 && m.loginOf(s) == login {
+			all = append(all, m.breaker(s, now).dials...)
+		}
+		held[s]++
+	}
+	return all, held
+}
+
+// greeted is how many connections of the login are open, without those not greeted
+// yet and the lease named.
+func (m *Memory) greeted(login, lease string, now int64) (n int) {
+	all, _ := m.underWay(login, now)
+	for name := range m.open {
+		s, _ := splitLease(name)
+		if m.loginOf(s) == login && name != lease && !dialling(all, name) {
 			n++
 		}
 	}
@@ -89,14 +114,20 @@ func (m *Memory) connect(_ context.Context, p *plan, d dial) (grant, error) {
 	if m.from > now {
 		n, retry = 0, max(retry, m.from-now)
 	}
+	refused := false
 	if d.most > 0 {
-		ok, wait := m.gate(p.stream, d, now)
-		if retry = max(retry, wait); !ok {
+		if m.loginOf(p.stream) != d.login {
+			m.logins[p.stream] = d.login
+		}
+		ok, wait := m.gate(p, d, now)
+		retry = max(retry, wait)
+		_, refused = m.refused[[2]string{d.login, d.creds}]
+		if !ok || refused {
 			n = 0
 		}
 	}
 	if n == 0 || !m.mayOpen(p, p.stream, now, true) {
-		return grant{retry: retry, now: now, born: m.born}, nil
+		return grant{retry: retry, now: now, born: m.born, refused: refused}, nil
 	}
 	m.open[d.lease] = now + micros(d.lapse)
 	m.dialled = now
@@ -137,21 +168,39 @@ func (m *Memory) forgot(p *plan, counts []*count, now, at int64) {
 	}
 }
 
-func (m *Memory) gate(stream string, d dial, now int64) (ok bool, retry int64) {
-	if _, refused := m.refused[[2]string{stream, d.login}]; refused {
-		return false, micros(time.Second) // until Reset, or other credentials: no hurry
+func (m *Memory) gate(p *plan, d dial, now int64) (ok bool, retry int64) {
+	list, held := m.underWay(d.login, now)
+	if len(list) >= d.most || len(list) == d.most-1 && spoken(p.stream, d.kept, held) {
+		return false, 0
 	}
-	return m.breaker(stream, now).gate(d.most, m.greeted(stream, "", now), now)
+	return m.breaker(d.login, now).gate(list, m.greeted(d.login, "", now), now)
+}
+
+// spoken tells whether a dial is left for another stream of the login: one that
+// does not have the connections yet that are kept for it.
+func spoken(stream string, kept []openShare, held map[string]int) (other bool) {
+	for _, s := range kept {
+		switch wants := held[s.stream] < s.n; {
+		case wants && s.stream == stream:
+			return false
+		case wants:
+			other = true
+		}
+	}
+	return other
 }
 
 func (m *Memory) settle(_ context.Context, r report) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now, _ := m.tick(nil)
+	login := m.loginOf(r.stream)
 	if r.news == newsLogin {
-		m.refused[[2]string{r.stream, r.login}] = refusedLogin{r.stream, r.login, r.why, now}
+		m.refused[[2]string{login, r.creds}] = refusedLogin{login, r.creds, r.why, now}
 	}
-	m.breaker(r.stream, now).hear(r, m.greeted(r.stream, r.lease, now), now)
+	if mine, known := m.breaker(r.stream, now).drop(r.lease, now); known {
+		m.breaker(login, now).hear(r, mine, m.greeted(login, r.lease, now), now)
+	}
 	return nil
 }
 
@@ -210,10 +259,10 @@ func (m *Memory) releaseOwner(_ context.Context, owner string) (int, error) {
 	return n, nil
 }
 
-func (m *Memory) forgive(_ context.Context, stream, login string) error {
+func (m *Memory) forgive(_ context.Context, stream, creds string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.refused, [2]string{stream, login})
+	delete(m.refused, [2]string{m.loginOf(stream), creds})
 	return nil
 }
 
@@ -222,8 +271,8 @@ func (m *Memory) reset(context.Context) error {
 	defer m.mu.Unlock()
 	clear(m.refused)
 	clear(m.caps)
-	for stream, b := range m.breakers {
-		m.breakers[stream] = &breaker{dials: b.dials}
+	for name, b := range m.breakers {
+		m.breakers[name] = &breaker{dials: b.dials}
 	}
 	return nil
 }
@@ -256,7 +305,7 @@ func (m *Memory) usage(_ context.Context, cs []counter) (usage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now, counts := m.tick(cs)
-	u := usage{now: now, firsts: maps.Clone(m.firsts), breakers: map[string]breaker{}}
+	u := usage{now: now, firsts: maps.Clone(m.firsts), breakers: map[string]breaker{}, logins: maps.Clone(m.logins)}
 	for _, k := range counts {
 		u.used = append(u.used, k.used)
 	}
@@ -265,10 +314,10 @@ func (m *Memory) usage(_ context.Context, cs []counter) (usage, error) {
 			u.leases = append(u.leases, leaseLeft{lease, time.Duration(lapse-now) * time.Microsecond})
 		}
 	}
-	for stream, b := range m.breakers {
+	for name, b := range m.breakers {
 		shown := *b
 		shown.dials = slices.Clone(b.dials)
-		u.breakers[stream] = shown
+		u.breakers[name] = shown
 	}
 	for _, r := range m.refused {
 		u.refused = append(u.refused, r)

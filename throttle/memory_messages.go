@@ -100,7 +100,7 @@ func (m *Memory) timelines(a *ask) {
 }
 
 func (m *Memory) learned(a *ask, field, name string, lv level) {
-	if every := m.caps[field]; every > 0 {
+	if every := m.caps[field]; every > 0 && !a.plain {
 		m.stand(&line{slots: slots{name: name, every: every, late: learnedLate(), level: lv}, paced: true}, a)
 	}
 }

@@ -204,6 +204,9 @@ func readSample(counts map[string]int, now int64, open int) sample {
 		}
 	}
 	s.reply, s.greeting = middle(replies[:]), middle(greetings[:])
+	for _, n := range replies {
+		s.replies += n
+	}
 	return s
 }
 

@@ -38,7 +38,7 @@ func TestNotes(t *testing.T) {
 	}
 	s := readSample(b.watch.notes.harvest(), 7*tick+11, 3)
 	want := sample{
-		at: 7 * tick, open: 3, crowded: 1, carried: 70, reply: s.reply, greeting: s.greeting,
+		at: 7 * tick, open: 3, crowded: 1, carried: 70, reply: s.reply, replies: 3, greeting: s.greeting,
 		ended:    map[int]int{50: 2, 7: 1},
 		messages: map[string]traffic{"": {7, 1}, "naver": {1, 1}},
 	}

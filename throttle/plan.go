@@ -113,10 +113,19 @@ type plan struct {
 	open     int
 	losses   []loss        // of a store that has just restarted
 	fresh    time.Duration // how old an answer may be and still be used; 0: any
+	plain    bool          // what was learned of the relay binds nothing
 }
 
 // learnedLate is the lateness of a learned rate, that of a window of a second.
 func learnedLate() int64 { return micros(lateness(time.Second)) }
+
+// late is learnedLate for the scripts; -1 tells them to pass over what was learned.
+func (p *plan) late() int64 {
+	if p.plain {
+		return -1
+	}
+	return learnedLate()
+}
 
 // Fields of the account's state that hold what was learned.
 const (

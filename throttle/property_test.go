@@ -30,8 +30,9 @@ type rehearsal struct {
 	lost     []stretch // that the store has forgotten
 	open     int
 	worst    int
-	dialling map[string]int // dials under way, by stream
-	crowd    int            // the most of them of one stream
+	login    func(stream string) string
+	dialling map[string]int // dials under way, by login
+	crowd    int            // the most of them of one login
 }
 
 // lesson is a rate that held from a time on; 0: none.
@@ -60,7 +61,7 @@ func (r *rehearsal) budget() (*Budget, *unreliable) {
 		store: r.store, ran: &r.ran, knows: r.ran.Load(), rng: r.rng, down: &r.down, slow: r.between(0, 4*time.Millisecond),
 		offset: r.between(-5*time.Minute, 5*time.Minute),
 	}
-	b, err := newBudget(u, Params{Owner: owner, Limits: r.limits, Login: func(string) string { return "f" }})
+	b, err := newBudget(u, Params{Owner: owner, Limits: r.limits, Login: func(string) string { return "f" }, LoginName: r.login})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -106,9 +107,9 @@ func (r *rehearsal) connection(ctx context.Context, b *Budget, stream string, ki
 		r.dials.add(time.Now().Add(r.between(0, minJitter)))
 		r.byStream[stream].add(time.Now().Add(minJitter / 2))
 		r.count(1)
-		r.dial(stream, 1)
+		r.dial(r.login(stream), 1)
 		nap(ctx, r.between(0, 200*time.Millisecond))
-		r.dial(stream, -1)
+		r.dial(r.login(stream), -1)
 		switch {
 		case r.away.Load():
 			l.Refused(Refusal{Why: "421"})
@@ -132,11 +133,11 @@ func (r *rehearsal) count(d int) {
 	r.worst = max(r.worst, r.open)
 }
 
-func (r *rehearsal) dial(stream string, d int) {
+func (r *rehearsal) dial(login string, d int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dialling[stream] += d
-	r.crowd = max(r.crowd, r.dialling[stream])
+	r.dialling[login] += d
+	r.crowd = max(r.crowd, r.dialling[login])
 }
 
 // classes draws what a connection has to send next.
@@ -258,7 +259,7 @@ func (r *rehearsal) checkNothingLost() {
 	defer cancel()
 	r.down.Store(false)
 	r.away.Store(false)
-	b, err := NewMemory(r.store, Params{Owner: "last", Limits: r.limits, Login: func(string) string { return "f" }})
+	b, err := NewMemory(r.store, Params{Owner: "last", Limits: r.limits, Login: func(string) string { return "f" }, LoginName: r.login})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -329,6 +330,10 @@ func rehearse(t *testing.T, seed uint64) {
 		Groups: map[string][]Window{"naver": {{n / 4, sec}, {15 * n, 2 * time.Minute}}},
 		WarmUp: map[string]Ramp{"new.example": {400, 1, 400}},
 	}
+	r.login = oneLogin
+	if seed%2 == 1 {
+		r.login = func(stream string) string { return stream }
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -370,7 +375,7 @@ func (r *rehearsal) check() {
 		t.Errorf("%d connections open, limit %d", r.worst, r.limits.Open)
 	}
 	if r.crowd > mostUngreeted {
-		t.Errorf("%d dials of a stream at once, want up to %d", r.crowd, mostUngreeted)
+		t.Errorf("%d dials of a login at once, want up to %d", r.crowd, mostUngreeted)
 	}
 	if all.len() == 0 || r.dials.len() == 0 || few.len() == 0 || fresh.len() == 0 {
 		t.Error("nothing was sent")

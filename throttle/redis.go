@@ -70,7 +70,7 @@ func newRedisStore(c redis.UniversalClient, prefix, account string) *redisStore 
 		ownerScript:    script(dialsLua, ownerLua),
 		chargeScript:   script(runLua, chargeLua),
 		usageScript:    script(usageLua),
-		resetScript:    script(resetLua),
+		resetScript:    script(dialsLua, resetLua),
 		observing:      newObserveScripts(script),
 	}
 }
@@ -122,8 +122,13 @@ func (c *call) ramps(rs []ramp) {
 func exact(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
 func (c *call) openings(p *plan) {
-	c.add(p.open, len(p.shares))
-	for _, s := range p.shares {
+	c.add(p.open, oneIf(!p.plain))
+	c.shares(p.shares)
+}
+
+func (c *call) shares(shares []openShare) {
+	c.add(len(shares))
+	for _, s := range shares {
 		c.add(s.stream, s.n)
 	}
 }
@@ -142,15 +147,15 @@ func (c *call) grant(ctx context.Context, s *redisStore, script *redis.Script) (
 		return grant{}, fmt.Errorf("budget script answered %d numbers, want 5 or more", len(r))
 	}
 	g := grant{n: int(r[0]), delay: r[1], every: r[2], retry: r[3], now: r[4]}
-	if len(r) > 5 {
-		g.born = r[5]
+	if len(r) > 6 {
+		g.born, g.refused = r[5], r[6] == 1
 	}
 	return g, nil
 }
 
 func (s *redisStore) messages(ctx context.Context, p *plan, n int, back []unused) (grant, error) {
 	c := s.call()
-	c.add(n, micros(aheadWithin), p.ahead, micros(rightStands), learnedLate(), p.group, len(back))
+	c.add(n, micros(aheadWithin), p.ahead, micros(rightStands), p.late(), p.group, len(back))
 	for _, u := range back {
 		c.add(u.at, u.n)
 	}
@@ -167,7 +172,8 @@ func (s *redisStore) messages(ctx context.Context, p *plan, n int, back []unused
 
 func (s *redisStore) connect(ctx context.Context, p *plan, d dial) (grant, error) {
 	c := s.call()
-	c.add(d.lease, p.stream, micros(d.lapse), d.login, micros(d.dialing), d.most)
+	c.add(d.lease, p.stream, micros(d.lapse), d.login, d.creds, micros(d.dialing), d.most)
+	c.shares(d.kept)
 	c.counters(s.base, p.counters)
 	c.add(micros(lostMost), micros(restartGrace), len(p.losses))
 	for _, l := range p.losses {
@@ -181,7 +187,7 @@ func (s *redisStore) connect(ctx context.Context, p *plan, d dial) (grant, error
 
 func (s *redisStore) settle(ctx context.Context, r report) error {
 	c := s.call()
-	c.add(r.lease, r.stream, r.login, string(r.news), r.why, micros(r.after), micros(r.first), micros(r.most), exact(r.jitter))
+	c.add(r.lease, r.stream, r.creds, string(r.news), r.why, micros(r.after), micros(r.first), micros(r.most), exact(r.jitter))
 	return c.run(ctx, s, s.settleScript).Err()
 }
 
@@ -228,9 +234,9 @@ func (s *redisStore) reset(ctx context.Context) error {
 	return c.run(ctx, s, s.resetScript).Err()
 }
 
-func (s *redisStore) forgive(ctx context.Context, stream, login string) error {
+func (s *redisStore) forgive(ctx context.Context, stream, creds string) error {
 	c := s.call()
-	c.add(stream, login)
+	c.add(stream, creds)
 	return c.run(ctx, s, s.resetScript).Err()
 }
 

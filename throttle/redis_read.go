@@ -45,7 +45,7 @@ func readUsage(r []any) (usage, error) {
 	if !ok1 || !ok2 || !ok3 || !ok4 || err != nil || len(leases)%2 != 0 || len(fields)%2 != 0 {
 		return usage{}, bad
 	}
-	u := usage{now: now, firsts: map[string]int64{}, breakers: map[string]breaker{}}
+	u := usage{now: now, firsts: map[string]int64{}, breakers: map[string]breaker{}, logins: map[string]string{}}
 	for _, s := range sums {
 		n, ok := s.(int64)
 		if !ok {
@@ -83,15 +83,18 @@ func (u *usage) read(field, value string) error {
 	kind, name, _ := strings.Cut(field, ":")
 	b := u.breakers[name]
 	switch kind {
+	case "a":
+		u.logins[name] = value
+		return nil
 	case "f":
 		first, err := strconv.ParseInt(value, 10, 64)
 		u.firsts[name] = first
 		return err
 	case "l":
-		stream, login, _ := strings.Cut(name, ":")
+		login, creds, _ := strings.Cut(name, ":")
 		since, why, _ := strings.Cut(value, " ")
 		at, err := strconv.ParseInt(since, 10, 64)
-		u.refused = append(u.refused, refusedLogin{stream: stream, login: login, why: why, since: at})
+		u.refused = append(u.refused, refusedLogin{login: login, creds: creds, why: why, since: at})
 		return err
 	case "w":
 		b.why = value

@@ -63,7 +63,7 @@ func TestKeysShareASlot(t *testing.T) {
 		if _, err := s.messages(ctx, l.messagePlan(Class{Stream: stream}), 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.connect(ctx, l.connectPlan(stream), dial{lease: stream + ":o:1", lapse: sec, dialing: sec, login: "f", most: 2}); err != nil {
+		if _, err := s.connect(ctx, l.connectPlan(stream), dial{lease: stream + ":o:1", lapse: sec, dialing: sec, login: stream, creds: "f", most: 2}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,8 +72,8 @@ func TestKeysShareASlot(t *testing.T) {
 	_, err3 := s.usage(ctx, l.messagePlan(Class{Stream: "auth"}).counters)
 	_, err4 := s.charge(ctx, []string{"t:1000000"}, []charge{{l.messagePlan(Class{Stream: "ad"}).counters[0], 1, true}})
 	err5 := s.release(ctx, []string{"ad:o:1"})
-	err6 := s.settle(ctx, report{lease: "ad:o:1", stream: "ad", login: "f", news: newsRefused})
-	err7 := s.settle(ctx, report{lease: "auth:o:1", stream: "auth", login: "f", news: newsLogin})
+	err6 := s.settle(ctx, report{lease: "ad:o:1", stream: "ad", creds: "f", news: newsRefused})
+	err7 := s.settle(ctx, report{lease: "auth:o:1", stream: "auth", creds: "f", news: newsLogin})
 	err8 := s.reset(ctx)
 	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		t.Fatal(err)

@@ -34,8 +34,8 @@ type store interface {
 	usage(ctx context.Context, cs []counter) (usage, error)
 	// reset forgets breakers, refused logins and all that was learned.
 	reset(ctx context.Context) error
-	// forgive forgets that the credentials of a stream were refused.
-	forgive(ctx context.Context, stream, login string) error
+	// forgive forgets that these credentials of a stream's login were refused.
+	forgive(ctx context.Context, stream, creds string) error
 }
 
 // grant is a store's answer.
@@ -46,6 +46,8 @@ type grant struct {
 	retry int64 // µs after which asking for more makes sense
 	now   int64 // the store's clock, µs
 	born  int64 // connect: when its data began, µs; 0: it does not say
+	// connect: the relay has refused the credentials, so that there will be none
+	refused bool
 }
 
 // unused is n messages of a grant at that time that were not begun.
@@ -57,10 +59,12 @@ type unused struct {
 // dial is one connection that is about to be opened.
 type dial struct {
 	lease   string
-	login   string        // fingerprint of the credentials
+	login   string        // that the stream uses
+	creds   string        // fingerprint of the credentials
 	lapse   time.Duration // of the lease
 	dialing time.Duration // lapse of the dial itself, unless renewed
-	most    int           // ungreeted dials of the stream at once; 0: no breaker
+	most    int           // ungreeted dials of the login at once; 0: no breaker
+	kept    []openShare   // of the login's streams: a dial is left to who has fewer
 	born    int64         // grant.born of the process's last one; 0: there was none
 }
 
@@ -93,9 +97,10 @@ type restart struct{ since, from int64 }
 type usage struct {
 	used     []int // per counter asked for
 	leases   []leaseLeft
-	firsts   map[string]int64 // by ramp: when its first message began
-	breakers map[string]breaker
+	firsts   map[string]int64   // by ramp: when its first message began
+	breakers map[string]breaker // by login; their dials by stream
 	refused  []refusedLogin
+	logins   map[string]string // by stream, where it is not one of its own
 	now      int64
 }
 

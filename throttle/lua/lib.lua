@@ -153,11 +153,13 @@ local function leases()
   return redis.call('ZRANGE', open, 0, -1)
 end
 
--- Reads OPEN, COUNT and STREAM N each (connections kept for streams); returns a
--- function that says whether a stream may have one more. Where a learned limit
--- holds, what is kept shrinks so that it leaves one for the other streams.
+-- Reads OPEN, 1 if a learned limit binds the asker, COUNT and STREAM N each
+-- (connections kept for streams); returns a function that says whether a stream
+-- may have one more. Where a learned limit holds, what is kept shrinks so that it
+-- leaves one for the other streams.
 local function openings(learned)
   local most = num()
+  learned = take() == '1' and learned
   local shares, kept = {}, 0
   for i = 1, num() do
     shares[i] = {stream = take(), n = num()}

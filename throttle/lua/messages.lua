@@ -3,8 +3,8 @@
 -- KEYS[1]  p:1, p:2  until when others stand back, because a stream beyond its
 --                    reserve, or one within it, wanted more slots than there were
 -- ARGV: N; slots taken ahead within the reserve, and beyond it; how long a right
---       of way stands; LATE of what was learned; GROUP ('': none);
---       COUNT of returns, then AT N each; counters; windows (see lib.lua);
+--       of way stands; LATE of what was learned (-1: that binds nothing); GROUP
+--       ('': none); COUNT of returns, then AT N each; counters; windows (see lib.lua);
 --       COUNT of ramps, then COUNTER NAME START FACTOR CEILING and the other
 --       streams' reserves each; own reserve;
 --       COUNT of windows kept by slots, then NAME EVERY LATE LEVEL each
@@ -84,7 +84,7 @@ end
 -- next, because its pace changes.
 local function learned(at, name, level)
   local every = tonumber(values[at] or '')
-  if every and every > 0 then
+  if every and every > 0 and learnedLate >= 0 then
     local last = tonumber(values[at + 1] or '')
     slots[#slots + 1] = {name = name, every = every, late = learnedLate, level = level,
       next = last and last + every, paced = true}

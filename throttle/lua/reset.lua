@@ -1,12 +1,12 @@
 -- Forgets breakers, refused logins and all that was learned; or, with a stream, only
--- that these credentials of it were refused.
+-- that these credentials of its login were refused. After dials.lua.
 --
--- ARGV: STREAM or ''; LOGIN
+-- ARGV: STREAM or ''; fingerprint of the credentials
 -- Returns: 1
 
-local stream, login = take(), take()
+local stream, credentials = take(), take()
 if stream ~= '' then
-  redis.call('HDEL', state, 'l:' .. stream .. ':' .. login)
+  redis.call('HDEL', state, 'l:' .. loginOf(stream) .. ':' .. credentials)
   return 1
 end
 local all = redis.call('HGETALL', state)

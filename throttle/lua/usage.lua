@@ -16,7 +16,7 @@ end
 save()
 all = redis.call('HGETALL', state)
 for i = 1, #all, 2 do
-  if string.match(all[i], '^[bwldf]:') then
+  if string.match(all[i], '^[abwldf]:') then
     fields[#fields + 1] = all[i]
     fields[#fields + 1] = all[i + 1]
   end
