@@ -90,7 +90,14 @@ func (l *lane) admit(ctx context.Context) (smtp.Lease, error) {
 		l.log.Info("waiting until limits.connections, or the pause after a refused one, allows one more connection; mail goes on over those that are open")
 	})
 	defer told.Stop()
+	conf, _ := l.credentials()
+	l.addresses.look(ctx, &conf)
 	lease, err := l.budget.Connect(ctx, string(l.stream))
+	var refused *throttle.LoginRefusedError
+	if errors.As(err, &refused) { // to another stream or worker: this one is held as well
+		l.used = refused.Login
+		return nil, fmt.Errorf("%w: %w", smtp.ErrLogin, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +119,9 @@ func (l *lane) class() throttle.Class { return throttle.Class{Stream: string(l.s
 
 // dial opens a connection and keeps what producers want to know of the relay.
 func (l *lane) dial(ctx context.Context) (*smtp.Conn, error) {
-	c, err := smtp.Dial(ctx, l.dialConf)
+	conf, login := l.credentials()
+	l.used, conf.Address = login, l.addresses.next()
+	c, err := smtp.Dial(ctx, conf)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +136,7 @@ func (l *lane) dial(ctx context.Context) (*smtp.Conn, error) {
 // dialled hears how each dial went. It is called from the pool's one dialling
 // goroutine, after admit and dial.
 func (l *lane) dialled(err error) {
+	l.addresses.told(err, time.Now())
 	if err == nil {
 		l.lease.greets()
 		l.budget.Note(throttle.Event{Class: l.class(), Kind: throttle.Greeted, Took: time.Since(l.dialAt)})
@@ -198,19 +208,18 @@ func (l *lane) hold(ctx context.Context, err error) {
 	}
 	l.log.Error("stream held; nobody's mail was used up", "why", why, "fix", fix)
 	for d := 100 * time.Millisecond; ; d = min(2*d, 5*time.Second) {
-		err := l.conf.Queue.HoldLogin(ctx, l.stream, l.login, why)
+		err := l.conf.Queue.HoldLogin(ctx, l.stream, l.used, why)
 		if err == nil || wait(ctx, d) != nil {
 			return
 		}
 	}
 }
 
-// waitLifted returns once no hold is on the login, or ctx ends. Credentials that the
-// operator has changed meanwhile are taken up, and nobody has refused those.
+// waitLifted returns once no hold is on the login, or other credentials are there, which
+// nobody has refused, or ctx ends.
 func (l *lane) waitLifted(ctx context.Context) {
-	for wait(ctx, time.Second) == nil {
-		if l.takeCredentials(ctx) {
-			l.log.Info("other credentials, trying the login with them")
+	for wait(ctx, lookEvery) == nil {
+		if _, login := l.credentials(); login != l.used {
 			return
 		}
 		if _, held := l.member.Held(l.stream, ""); !held {
@@ -221,24 +230,37 @@ func (l *lane) waitLifted(ctx context.Context) {
 	}
 }
 
-// takeCredentials reads the stream's credentials again and reports whether they have
-// changed.
-func (l *lane) takeCredentials(ctx context.Context) bool {
+// credentials are what the next connection logs in with, and their fingerprint.
+func (l *lane) credentials() (smtp.DialConfig, string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dialConf, l.login
+}
+
+// takeCredentials reads the stream's credentials again, and takes them up if the operator
+// has changed them: whoever saw the old ones refused, every worker goes on with the new.
+func (l *lane) takeCredentials(ctx context.Context) {
 	if l.conf.Credentials == nil {
-		return false
+		return
 	}
 	conf, login, err := l.conf.Credentials(ctx, l.stream)
 	if err != nil {
-		l.log.Warn("credentials not read again", "err", err)
-		return false
+		if ctx.Err() == nil {
+			l.log.Warn("credentials not read again", "err", err)
+		}
+		return
 	}
-	if login == l.login {
-		return false
+	l.mu.Lock()
+	changed := login != l.login
+	if changed {
+		l.dialConf, l.login = conf, login
 	}
-	l.dialConf, l.login = conf, login
-	l.logins.set(l.stream, login)
-	l.member.UseLogin(l.stream, login)
-	return true
+	l.mu.Unlock()
+	if changed {
+		l.logins.set(l.stream, login)
+		l.member.UseLogin(l.stream, login)
+		l.log.Info("other credentials, trying the login with them")
+	}
 }
 
 // forgive lets the fleet try the login again.

@@ -15,6 +15,7 @@ import (
 
 // ledger is the part of a member that a feed writes to.
 type ledger interface {
+	Turn(c *queue.Claim)
 	Declare(c *queue.Claim, index int) *queue.Intent
 	Confirm(ctx context.Context, in *queue.Intent) error
 	Record(in *queue.Intent, o mail.Outcome, r mail.Reply, due int64)
@@ -42,21 +43,26 @@ type feed struct {
 	budget budget
 	group  func(domain string) string // the destination group, "" = none
 	heard  func(heard)                // told of every reply; must not block
+	gaps   gaps                       // of the groups
 	bufs   sync.Pool                  // *[]byte, the content of one message
 
 	mu      sync.Mutex
 	works   []*work
 	stopped bool
-	closed  bool             // blocks are left to others for now
-	refused []throttle.Class // without budget at this turn; memory of pick
-	last    string           // campaign of the work added or asked for last
-	wake    chan struct{}    // closed and replaced when work arrives
+	closed  bool                     // blocks are left to others for now
+	refused []throttle.Class         // without budget at this turn; memory of pick
+	before  []backlog                // what it has passed over at this turn
+	asides  int                      // works that are set aside
+	line    map[throttle.Class]int64 // ms: when the next block of the class is to come back
+	last    string                   // campaign of the work added or asked for last
+	wake    chan struct{}            // closed and replaced when work arrives
 }
 
 // add puts a claimed block's due recipients into the feed. The work's done is closed
 // when the block has nothing left to send here.
 func (f *feed) add(c *queue.Claim, p *templates.Program, suppressed map[int]string) *work {
-	w := &work{claim: c, program: p, unsent: map[int]int{}, done: make(chan struct{}), lots: f.sort(c)}
+	w := &work{claim: c, program: p, unsent: map[int]int{}, lots: f.sort(c),
+		done: make(chan struct{}), aside: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.withhold(w, suppressed)
@@ -161,6 +167,9 @@ func (f *feed) finish(w *work) bool {
 	for i, other := range f.works {
 		if other == w {
 			f.works = append(f.works[:i], f.works[i+1:]...)
+			if w.isAside {
+				f.asides--
+			}
 			close(w.done)
 			return true
 		}
@@ -279,7 +288,7 @@ func (f *feed) take(token func(throttle.Class) bool) (*sending, smtp.Supply) {
 func (f *feed) pick(token func(throttle.Class) bool) (*sending, smtp.Supply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refused = f.refused[:0]
+	f.refused, f.before = f.refused[:0], f.before[:0]
 	for n := 0; n < len(f.works); {
 		w := f.works[n]
 		if !w.stopped {
@@ -293,7 +302,8 @@ func (f *feed) pick(token func(throttle.Class) bool) (*sending, smtp.Supply) {
 		if t := f.pickFrom(w, token); t != nil {
 			return t, smtp.Ready
 		}
-		if f.park(w); !f.finish(w) {
+		if f.rest(w); !f.finish(w) {
+			f.passOver(w)
 			n++
 		}
 	}
@@ -335,6 +345,7 @@ func (f *feed) wasRefused(c throttle.Class) bool {
 // render makes the mail of a recipient that was taken.
 func (f *feed) render(t *sending) error {
 	c, i := t.work.claim, t.index
+	f.ledger.Turn(c)
 	fault.HereFor("worker.render", c.Block.Emails[i])
 	t.buf = f.bufs.Get().(*[]byte)
 	id := templates.MessageID(c.Campaign.ID, c.Block.Lines[i], t.work.program.MessageIDDomain())

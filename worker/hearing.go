@@ -40,9 +40,9 @@ func (s *Stream) judgeDial(err error) verdict.Verdict {
 func (l *lane) hear(h heard) {
 	switch h.result.Kind {
 	case smtp.Accepted:
-		l.budget.Note(throttle.Event{Class: h.class, Kind: throttle.Accepted})
+		l.budget.Note(throttle.Event{Class: h.class, Kind: throttle.Accepted, Took: h.result.Took})
 	case smtp.Refused:
-		l.budget.Note(throttle.Event{Class: h.class, Kind: pace(h)})
+		l.budget.Note(throttle.Event{Class: h.class, Kind: pace(h), Took: h.result.Took})
 		l.refused(h)
 	case smtp.Unsent:
 		if kind := pace(h); kind != throttle.Accepted {
@@ -50,6 +50,10 @@ func (l *lane) hear(h heard) {
 		}
 		if pauses(h.verdict) {
 			l.refused(h)
+		}
+	case smtp.Unknown:
+		if errors.Is(h.result.Err, smtp.ErrClosed) { // we hung up on it: told to leave at once
+			l.log.Warn("left without a reply to this mail: it is unknown whether it arrived", "campaign", h.campaign.Name, "line", h.line)
 		}
 	}
 	if kind, counts := tallied(h); counts {

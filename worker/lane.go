@@ -31,15 +31,19 @@ type lane struct {
 	errands *errands
 	halts   chan *halted // capacity 1: the relay wants no more of this login
 
+	asides sync.WaitGroup // works set aside; begun by handlers only
+
 	// Used by the pool's one dialling goroutine, or between two pools.
-	dialConf smtp.DialConfig
-	login    string    // fingerprint of the credentials in dialConf
-	lease    *held     // of the dial under way
-	dialAt   time.Time // when that began
-	size     int64     // SIZE that was noted last
-	told     string    // why no connection could be had, as was logged last
+	used      string    // fingerprint of the credentials that were dialled with last
+	lease     *held     // of the dial under way
+	dialAt    time.Time // when that began
+	size      int64     // SIZE that was noted last
+	addresses addresses
+	told      string // why no connection could be had, as was logged last
 
 	mu         sync.Mutex
+	dialConf   smtp.DialConfig
+	login      string                        // fingerprint of the credentials in dialConf
 	programs   map[string]*templates.Program // of the campaigns being sent, by id
 	strangers  map[string]bool               // campaigns for another relay that were told of
 	opened     map[string]int                // connections opened and not yet counted, by campaign
@@ -58,10 +62,10 @@ func newLane(c Config, s mail.Stream, m *queue.Member, b *throttle.Budget, sh sh
 		conf: c, stream: s, sc: sc, member: m, budget: b, shared: sh, log: c.Log.With("stream", string(s)),
 		halts: make(chan *halted, 1), programs: map[string]*templates.Program{},
 		opened: map[string]int{}, strangers: map[string]bool{},
-		dialConf: sc.Dial, login: sc.Login,
+		dialConf: sc.Dial, login: sc.Login, used: sc.Login,
 	}
-	l.logins.set(s, l.login)
-	m.UseLogin(s, l.login)
+	l.logins.set(s, sc.Login)
+	m.UseLogin(s, sc.Login)
 	l.errands = newErrands(l.log)
 	l.feed = &feed{
 		stream: s, conf: sc, ledger: m, budget: b, group: c.Group, heard: l.hear, wake: make(chan struct{}),
@@ -96,7 +100,7 @@ func (l *lane) blocks() int {
 func (l *lane) run(ctx, stop context.Context) error {
 	stop, end := context.WithCancel(stop)
 	defer end()
-	if err := l.conf.Queue.LiftLogin(ctx, l.stream, l.login); err != nil && ctx.Err() == nil {
+	if err := l.conf.Queue.LiftLogin(ctx, l.stream, l.sc.Login); err != nil && ctx.Err() == nil {
 		l.log.Warn("a hold on the login was not lifted", "err", err)
 	}
 	l.forgive(ctx)
@@ -104,6 +108,7 @@ func (l *lane) run(ctx, stop context.Context) error {
 	var pumping, taking sync.WaitGroup
 	pumping.Go(func() { l.pumpLoop(ctx) })
 	pumping.Go(func() { l.watchSuppressed(ctx) })
+	pumping.Go(func() { l.watchBudget(ctx) })
 	pumping.Go(func() { l.trim(ctx) })
 	running, done := context.WithCancel(stop)
 	defer done()
@@ -151,7 +156,7 @@ func (l *lane) pump(ctx context.Context) {
 }
 
 // handle works on one block: claim, feed, settle. It returns when this worker is
-// done with the block, whatever became of it.
+// done with the block, whatever became of it, or may take another in its place.
 func (l *lane) handle(ctx context.Context, campaign string, block int) {
 	c, err := l.member.Claim(ctx, l.stream, campaign, block)
 	if err != nil {
@@ -192,9 +197,21 @@ func (l *lane) send(ctx context.Context, c *queue.Claim, p *templates.Program) {
 	w := l.feed.add(c, p, listed)
 	select {
 	case <-w.done:
+		l.end(ctx, c)
+	case <-w.aside: // this place is for another block now
+		l.asides.Go(func() {
+			select {
+			case <-w.done:
+				l.end(ctx, c)
+			case <-ctx.Done():
+			}
+		})
 	case <-ctx.Done():
-		return
 	}
+}
+
+// end gives up a block that the connections are done with.
+func (l *lane) end(ctx context.Context, c *queue.Claim) {
 	l.settle(ctx, c)
 	fault.Here("worker.settled")
 	l.pump(ctx)

@@ -29,6 +29,7 @@ type heard struct {
 	campaign *queue.Campaign
 	class    throttle.Class
 	address  string
+	line     int // of the list
 	result   smtp.Result
 	verdict  verdict.Verdict // of a refusal
 }
@@ -50,7 +51,7 @@ const maxUnsent = 5
 func (t *sending) Done(r smtp.Result) {
 	f, l := t.feed, t.feed.ledger
 	f.bufs.Put(t.buf)
-	h := heard{campaign: t.work.claim.Campaign, class: t.class, address: t.msg.To, result: r}
+	h := heard{campaign: t.work.claim.Campaign, class: t.class, address: t.msg.To, line: t.work.claim.Block.Lines[t.index], result: r}
 	switch r.Kind {
 	case smtp.Accepted:
 		l.Record(t.intent, mail.Accepted, replyOf(r), 0)

@@ -68,6 +68,7 @@ func (l *lane) takeJobs(ctx, stop context.Context) {
 		l.take(false)
 		jobs.StopTaking()
 		in.handlers.Wait()
+		l.asides.Wait()
 		if err := jobs.Close(); err != nil {
 			l.log.Debug("closing the job server", "err", err)
 		}

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/sluicemail/sluice/internal/mail"
@@ -20,6 +19,8 @@ type work struct {
 	stopped  bool        // nothing more is taken from it
 	parked   int64       // ms: the rest cannot be sent before; 0 = not parked
 	done     chan struct{}
+	isAside  bool
+	aside    chan struct{} // closed when another block may be claimed in its place
 }
 
 // lot is those of a block who draw on the same budget.
@@ -27,10 +28,6 @@ type lot struct {
 	class throttle.Class
 	due   []int // recipients still to be taken, in the order of the list
 }
-
-// parkAfter is how long a lot must have no budget before its block is given back:
-// a claim held for nothing keeps another block from being sent.
-const parkAfter = 5 * time.Second
 
 // sort puts the recipients who are due into the lots of a work.
 func (f *feed) sort(c *queue.Claim) []lot {
@@ -128,34 +125,6 @@ func (w *work) drop(gone func(i int) bool) {
 		}
 		w.lots[n].due = kept
 	}
-}
-
-// park gives the block back until its rest can be sent, where that is not soon. The
-// caller holds f.mu. What waits for the budget of the whole stream is not parked: any
-// other block of it would wait just as long.
-func (f *feed) park(w *work) {
-	if w.inFlight > 0 || w.over() {
-		return
-	}
-	now, soonest := f.ledger.Now(), int64(-1)
-	for n := range w.lots {
-		if len(w.lots[n].due) == 0 {
-			continue
-		}
-		at := now + f.budget.Wait(w.lots[n].class).Milliseconds()
-		if h, held := f.heldGroup(w.lots[n].class.Group); held {
-			at = h.Recheck(now)
-		}
-		if soonest < 0 || at < soonest {
-			soonest = at
-		}
-	}
-	wait := time.Duration(soonest-now) * time.Millisecond
-	if wait < parkAfter || f.budget.Wait(throttle.Class{Stream: string(f.stream)}) >= parkAfter {
-		return
-	}
-	w.parked = soonest + rand.Int64N(wait.Milliseconds()/4+1)
-	w.claim.NotBefore = func(int) int64 { return w.parked }
 }
 
 func (f *feed) heldGroup(group string) (queue.Hold, bool) {

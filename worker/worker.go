@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -158,13 +156,12 @@ func (c Config) join(ctx context.Context, budget func() *throttle.Budget) (*queu
 	}
 	for {
 		m, err := c.Queue.Join(ctx, hooks)
-		var network net.Error
 		switch {
 		case err == nil:
 			return m, nil
 		case ctx.Err() != nil:
 			return nil, nil //nolint:nilnil // told to stop before there was anything to stop
-		case !errors.Is(err, io.EOF) && !errors.As(err, &network): // no repeat mends that
+		case !errors.Is(err, queue.ErrUnreachable): // no repeat mends that
 			return nil, fmt.Errorf("join: %w", err)
 		}
 		c.Log.Warn("could not join, trying again", "err", err)

@@ -302,12 +302,15 @@ func TestUnknownAfterDeferrals(t *testing.T) {
 	}
 }
 
+// shortTTL is long enough for a worker on a busy machine to join and send a few mails.
+const shortTTL = 6 * time.Second
+
 // An unknown one that becomes too old, or whose campaign is cancelled, stays
 // unknown and ends the campaign.
 func TestUnknownAndTooOld(t *testing.T) {
 	t.Parallel()
-	rules := []relay.Rule{{Stage: relay.EOD, To: "r1@*", Delay: 1500 * time.Millisecond, Action: relay.AcceptDrop}}
-	b := newBench(t, relay.Config{Rules: rules}, func(_ mail.Stream, s *Stream) { s.TTL = time.Second })
+	rules := []relay.Rule{{Stage: relay.EOD, To: "r1@*", Delay: shortTTL + time.Second, Action: relay.AcceptDrop}}
+	b := newBench(t, relay.Config{Rules: rules}, func(_ mail.Stream, s *Stream) { s.TTL = shortTTL })
 	b.start()
 	c := b.send(mail.Auth, people(2)...)
 	if s := b.settled(c); s.Count(mail.Accepted) != 1 || s.Count(mail.Unknown) != 1 {
@@ -321,7 +324,7 @@ func TestUnknownAndTooOld(t *testing.T) {
 func TestTooOldIsExpired(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, relay.Config{Rules: []relay.Rule{{Stage: relay.Rcpt, To: "r3@*", Reply: "451 4.7.1 never"}}},
-		func(_ mail.Stream, s *Stream) { s.TTL = time.Second })
+		func(_ mail.Stream, s *Stream) { s.TTL = shortTTL })
 	b.start()
 	c := b.send(mail.Auth, people(5)...)
 	if s := b.settled(c); s.Count(mail.Accepted) != 4 || s.Count(mail.Expired) != 1 {

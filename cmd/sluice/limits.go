@@ -60,12 +60,12 @@ func (a *app) onBudget(ctx context.Context, cfg *config.Config, f func(context.C
 		return err
 	}
 	if len(conn.Addrs) == 0 {
-		return errors.New("redis.url is embedded, which keeps nothing")
+		return usageError(errors.New("redis.url is embedded, which keeps nothing"))
 	}
 	rdb := conn.Client()
 	defer rdb.Close()
 	b, err := throttle.NewRedis(rdb, throttle.Params{
-		Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: "operator", Limits: budgetLimits(cfg), Log: slog.New(slog.DiscardHandler),
+		Prefix: cfg.Redis.Prefix, Account: cfg.Relay.Account(), Owner: "operator", Limits: budgetLimits(cfg), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err

@@ -137,7 +137,7 @@ func suppression(cfg *config.Config) (*suppress.List, io.Closer, error) {
 		return nil, nil, err
 	}
 	rdb := conn.Client()
-	return suppress.New(rdb, keyPrefix), rdb, nil
+	return suppress.New(rdb, cfg.Redis.Prefix), rdb, nil
 }
 
 // onSuppression runs f on the suppression list of a Redis that answers.

@@ -17,7 +17,8 @@ import (
 	"github.com/sluicemail/sluice/throttle"
 )
 
-// keyPrefix stands before every key of this program in Redis.
+// keyPrefix is the default of redis.prefix, and what a demo's Redis, which is its own,
+// has before every key.
 const keyPrefix = "sluice"
 
 // connection translates redis.url.
@@ -45,7 +46,7 @@ func queueOptions(cfg *config.Config, conn queue.Connection, log *slog.Logger) q
 			kept.Resend = append(kept.Resend, s)
 		}
 	}
-	return queue.Options{Connection: conn, Prefix: keyPrefix, Log: log, Breakers: &b, Retention: kept}
+	return queue.Options{Connection: conn, Prefix: cfg.Redis.Prefix, Log: log, Breakers: &b, Retention: kept}
 }
 
 // breakers translates the limits on outcomes.

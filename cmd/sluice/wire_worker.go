@@ -34,10 +34,11 @@ func (a *app) workerConfig(ctx context.Context, cfg *config.Config, q *queue.Que
 	c := worker.Config{
 		Queue: q, Log: log, Relay: relayID(cfg.Relay), Streams: map[mail.Stream]worker.Stream{},
 		PerConnection: smtp.Limits{Messages: cfg.Limits.PerConnection.Messages, Age: cfg.Limits.PerConnection.Age, Idle: cfg.Limits.PerConnection.Idle},
-		Group:         groups, Suppress: suppress.New(rdb, keyPrefix),
+		Group:         groups, Suppress: suppress.New(rdb, cfg.Redis.Prefix),
 		Budget: func(owner string, login func(string) string) (*throttle.Budget, error) {
 			return throttle.NewRedis(rdb, throttle.Params{
-				Prefix: keyPrefix, Account: cfg.Relay.Account(), Owner: owner, Limits: limits, Login: login, Log: log, Adaptive: adaptive(cfg),
+				Prefix: cfg.Redis.Prefix, Account: cfg.Relay.Account(), Owner: owner, Limits: limits, Login: login, Log: log, Adaptive: adaptive(cfg),
+				LoginName: func(stream string) string { return loginName(cfg.Relay, mail.Stream(stream)) },
 			})
 		},
 		Credentials: func(ctx context.Context, s mail.Stream) (smtp.DialConfig, string, error) {
@@ -63,6 +64,17 @@ func (a *app) workerConfig(ctx context.Context, cfg *config.Config, q *queue.Que
 		}
 	}
 	return c, nil
+}
+
+// loginName is the first of the streams that log in as this one does: to the relay they
+// are one.
+func loginName(r config.Relay, stream mail.Stream) string {
+	for _, s := range mail.Streams() {
+		if r.LoginUser(s) == r.LoginUser(stream) {
+			return string(s)
+		}
+	}
+	return string(stream)
 }
 
 // adaptive translates how far limits may sink.

@@ -47,6 +47,7 @@ type Config struct {
 // Redis says where the queue and the ledger live.
 type Redis struct {
 	URL        RedisURL      // see [Redis.Target] for its forms
+	Prefix     string        // of every key there; two installations on one Redis differ in it
 	Durability Durability    // what a server must have switched on
 	Retention  time.Duration // how long a campaign's data stays after its end
 }
@@ -107,7 +108,7 @@ func Default() *Config {
 	retry := Retry{First: time.Minute, Most: 4 * time.Hour, Attempts: 50}
 	canary := Canary{Size: Size{Percent: 1}}
 	c := &Config{
-		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Durability: AOF, Retention: 30 * 24 * time.Hour},
+		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Prefix: "sluice", Durability: AOF, Retention: 30 * 24 * time.Hour},
 		Relay: Relay{Preset: NHN, Auth: AuthAuto, Pipelining: PipelineAuto}, // host, port and tls: the preset's
 		Limits: Limits{
 			Connections:   Connections{Open: 10, New: []Window{{60, time.Minute}}},

@@ -144,7 +144,7 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 		"streams.auth.reserve": "1/1s", "streams.auth.connections": "1", "streams.auth.ttl": "1m", "streams.auth.on_unknown": "hold",
 		"streams.normal.reserve": "1/1s", "streams.normal.connections": "1", "streams.normal.ttl": "1m", "streams.normal.on_unknown": "hold",
 		"streams.ad.reserve": "1/1s", "streams.ad.connections": "1", "streams.ad.ttl": "2d", "streams.ad.on_unknown": "resend",
-		"redis.durability": "fsync", "redis.retention": "7d", "adaptive.enabled": "false", "adaptive.floor": "30/1m",
+		"redis.prefix": "shop-2", "redis.durability": "fsync", "redis.retention": "7d", "adaptive.enabled": "false", "adaptive.floor": "30/1m",
 		"streams.auth.messages": "50/1s", "streams.auth.openings": "6/1m", "streams.auth.retry.first": "3s", "streams.auth.retry.most": "20s",
 		"streams.auth.retry.attempts": "3", "streams.auth.retry.age": "1m", "streams.auth.canary.size": "9", "streams.auth.canary.wait": "1m",
 		"streams.normal.messages": "50/1s", "streams.normal.openings": "6/1m", "streams.normal.retry.first": "3s", "streams.normal.retry.most": "20m",
@@ -181,7 +181,7 @@ func TestEveryKeyIsObeyed(t *testing.T) {
 			}
 		})
 	}
-	if n := len(Default().keys()); n != 73 {
+	if n := len(Default().keys()); n != 74 {
 		t.Errorf("%d keys: the table above must have every one", n)
 	}
 }

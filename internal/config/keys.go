@@ -58,6 +58,7 @@ func (c *Config) relayKeys() []key {
 	r, l := &c.Relay, &c.Limits
 	return []key{
 		{"redis.url", redisURL{&c.Redis.URL}},
+		{"redis.prefix", keyPrefix{&c.Redis.Prefix}},
 		{"redis.durability", choice[Durability]{&c.Redis.Durability, []Durability{InMemory, AOF, Fsync}}},
 		{"redis.retention", span{&c.Redis.Retention, time.Second, year, false}},
 		{"relay.preset", choice[Preset]{&r.Preset, []Preset{NHN, SES, SendGrid, Mailgun, Gmail, Custom}}},

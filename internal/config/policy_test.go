@@ -120,6 +120,14 @@ func TestSectionsRefused(t *testing.T) {
 		text string
 		want []string
 	}{
+		"prefix, capitals":      {"redis: {prefix: Shop}", []string{`:1: redis.prefix: "Shop": want 1 to 32 characters of a-z, 0-9 and -, and no - at the beginning`}},
+		"prefix, empty":         {"redis: {prefix: ''}", []string{`redis.prefix: "": want 1 to 32`}},
+		"prefix, too long":      {"redis: {prefix: " + strings.Repeat("a", 33) + "}", []string{"redis.prefix", "want 1 to 32"}},
+		"prefix, dash first":    {"redis: {prefix: -a}", []string{`redis.prefix: "-a": want 1 to 32`}},
+		"prefix, colon":         {"redis: {prefix: 'a:b'}", []string{`redis.prefix: "a:b": want 1 to 32`}},
+		"prefix, brace":         {"redis: {prefix: 'a{b}'}", []string{`redis.prefix: "a{b}": want 1 to 32`}},
+		"prefix, pattern":       {"redis: {prefix: 'a*'}", []string{`redis.prefix: "a*": want 1 to 32`}},
+		"prefix, letters":       {"redis: {prefix: 가}", []string{`redis.prefix: "가": want 1 to 32`}},
 		"durability":            {"redis: {durability: safe}", []string{`redis.durability: "safe": want memory, aof or fsync`}},
 		"embedded and durable":  {"redis: {url: embedded, durability: aof}", []string{`:1: redis.durability: "aof": redis.url embedded keeps nothing`}},
 		"retention":             {"redis: {retention: 400d}", []string{"want a duration from 1s to 8760h"}},

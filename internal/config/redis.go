@@ -165,6 +165,23 @@ func splitHostPort(s, port string) (string, string, error) {
 	return host, p, nil
 }
 
+// keyPrefix is what every key in Redis begins with. The grammar is narrow because the
+// prefix stands in key names, in names of asynq's queues and in the patterns of an ACL:
+// no character of it may mean anything to one of them.
+type keyPrefix struct{ p *string }
+
+func (v keyPrefix) parse(raw []string) error { *v.p = raw[0]; return v.check() }
+func (v keyPrefix) show() any                { return *v.p }
+
+func (v keyPrefix) check() error {
+	s := *v.p
+	bad := func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-') }
+	if s == "" || len(s) > 32 || s[0] == '-' || strings.ContainsFunc(s, bad) {
+		return errors.New("want 1 to 32 characters of a-z, 0-9 and -, and no - at the beginning")
+	}
+	return nil
+}
+
 // plaintextToAfar reports whether data would cross a network unencrypted.
 func (t RedisTarget) plaintextToAfar() bool {
 	if t.Embedded || t.TLS {

@@ -136,7 +136,7 @@ func (e *exam) redisLoading() Line {
 }
 
 func (e *exam) redisPersistence() Line {
-	const on = "set appendonly yes and appendfsync everysec in redis.conf (at once: redis-cli CONFIG SET appendonly yes; managed Redis: the parameter group)"
+	const on = "set appendonly yes and appendfsync everysec (with redis.durability fsync: always) in redis.conf (at once: redis-cli CONFIG SET appendonly yes; managed Redis: the parameter group)"
 	switch {
 	case e.info["aof_enabled"] == "":
 		return warned("INFO does not say whether the append-only file is on").to("make sure that it is: %s", on)
@@ -144,7 +144,7 @@ func (e *exam) redisPersistence() Line {
 		return failed("the last write to the append-only file failed (aof_last_write_status:%s): what is queued now is lost in a crash", clean(e.info["aof_last_write_status"])).
 			to("free disk space, or look into the Redis log for the reason")
 	case e.info["aof_enabled"] == "1":
-		return passed("append-only file on, last write ok (whether it is synced every second cannot be seen without CONFIG: want appendfsync everysec)")
+		return passed("append-only file on, last write ok (when it is synced cannot be seen without CONFIG: want appendfsync everysec, with redis.durability fsync always)")
 	case e.number("connected_slaves") > 0:
 		return warned("no append-only file; %d replicas are all that outlives a crash, and they lag", e.number("connected_slaves")).to("%s", on)
 	}

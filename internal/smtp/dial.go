@@ -70,6 +70,7 @@ func (t Timeouts) withDefaults() Timeouts {
 type DialConfig struct {
 	Host     string
 	Port     int
+	Address  string // of LookUp's, to connect to it and to no other; "": to what Host gives, one after the other
 	TLS      TLSMode
 	Insecure bool // TLS None to a host that is not loopback
 
@@ -172,6 +173,23 @@ func Dial(ctx context.Context, cfg DialConfig) (*Conn, error) {
 // past is a deadline that ends any read or write at once.
 var past = time.Unix(1, 0)
 
+// LookUp returns the addresses of Host, the best first (RFC 6724), for one Dial each: a
+// Dial to a name with several would be several attempts to connect where the first fail,
+// and a limit of connections counts each. It returns none where there is nothing to look
+// up, or Host is this machine, and gives up after the time for connecting.
+func (c *DialConfig) LookUp(ctx context.Context) ([]string, error) {
+	if net.ParseIP(c.Host) != nil || loopbackHost(c.Host) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.withDefaults().Connect)
+	defer cancel()
+	addrs, err := fault.Resolver().LookupHost(ctx, c.Host)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", c.Host, err)
+	}
+	return addrs, nil
+}
+
 // connect makes the TCP connection.
 func (c *DialConfig) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
@@ -180,7 +198,11 @@ func (c *DialConfig) connect(ctx context.Context) (net.Conn, error) {
 	if dial == nil {
 		dial = (&net.Dialer{Resolver: fault.Resolver()}).DialContext
 	}
-	nc, err := dial(ctx, "tcp", c.Addr())
+	addr := c.Addr()
+	if c.Address != "" {
+		addr = net.JoinHostPort(c.Address, strconv.Itoa(c.Port))
+	}
+	nc, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -65,9 +65,9 @@ func (s *session) settleWith(r Reply) *Error {
 			kind = Refused
 		}
 		fault.Here("smtp.after250")
-		s.done(&s.prev, Result{Kind: kind, Stage: StageEOD, Reply: r})
 		s.used = time.Now()
 		s.resting = s.used
+		s.done(&s.prev, Result{Kind: kind, Stage: StageEOD, Reply: r, Took: s.used.Sub(s.dotted)})
 	case owedLone: // nobody's reply, as long as it is one
 		if r.Code/100 == 3 {
 			return &Error{Stage: stage, Reply: r, Err: malformed("want the end of an empty message")}

@@ -57,3 +57,29 @@ func TestQuitUnanswered(t *testing.T) {
 		t.Errorf("the rest ends %v after QUIT was said", ended.Sub(quit))
 	}
 }
+
+// A dial to an address of the relay's makes one connection, there, and is proven to reach
+// the relay by its name.
+func TestDialAddress(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	cert := ca.server(relayName, time.Now().Add(time.Hour))
+	host, port := listen(t, func(p *peer) {
+		if err := p.secure(cert); err != nil {
+			p.t.Error(err)
+			return
+		}
+		p.hello(nhnEHLO)
+		p.quit()
+	})
+	cfg := secureConfig(host, port, Implicit, ca)
+	cfg.User, cfg.Auth = "", AuthNone
+	cfg.Host, cfg.ServerName, cfg.Address = relayName, "", host
+	dial(t, cfg).Quit()
+	for name, want := range map[string]int{"127.0.0.1": 0, "::1": 0, "localhost": 0} {
+		here := DialConfig{Host: name}
+		if got, err := here.LookUp(t.Context()); err != nil || len(got) != want {
+			t.Errorf("%s: %q, %v: there is nothing to look up", name, got, err)
+		}
+	}
+}

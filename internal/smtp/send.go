@@ -217,7 +217,9 @@ func (s *session) confirm() *Error {
 	}
 	s.c.pulse.step()
 	s.c.replyBy(time.Time{}) // a large content may take longer than that; its writes are bounded
-	s.confirmedAfter(time.Since(asked))
+	waited := time.Since(asked)
+	s.dotted = asked.Add(waited) // content writes at once: looking at the clock again would tell nothing new
+	s.confirmedAfter(waited)
 	s.undeclareNext()
 	return nil
 }
@@ -235,6 +237,7 @@ func (s *session) content() *Error {
 		if _, err := s.send(); err != nil {
 			return s.cutShort(err)
 		}
+		s.dotted = time.Now() // uploading is no part of the relay's reply time
 	}
 	s.out = appendDot(appendStuffed(s.out, rest, m.dots), m.msg.Content)
 	s.owed = owedDot

@@ -47,6 +47,7 @@ type session struct {
 	used    time.Time     // when a message was last under way
 	rest    time.Duration // from used until it ended, the wait for QUIT's reply apart
 	resting time.Time     // since when the idle limit runs
+	dotted  time.Time     // when the last write of a content, with its dot, was due
 	behind  int           // messages left until one is declared ahead again
 	idled   bool          // the idle limit ended it
 	offered bool          // it was given a message

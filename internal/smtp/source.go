@@ -83,6 +83,9 @@ type Result struct {
 	Stage Stage // where it ended: mail, rcpt, data or eod
 	Reply Reply // Accepted, Refused: the relay's words
 	Err   error // Unsent, Unknown, Invalid: the reason
+	// Took is the time from the last write of a content, with its dot, to the reply to
+	// that. Zero where no dot was answered.
+	Took time.Duration
 }
 
 // Supply is what a Source has at this moment.
