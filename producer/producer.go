@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -193,7 +194,9 @@ func (r *Request) prepare(ctx context.Context) (*templates.Program, string, erro
 	if err != nil {
 		return nil, "", &InputError{err}
 	}
-	r.name(sum)
+	if err := r.name(sum); err != nil {
+		return nil, "", &InputError{err}
+	}
 	return p, sum, nil
 }
 
@@ -243,8 +246,12 @@ func (e *InputError) Error() string { return e.Err.Error() }
 // Unwrap gives the fault itself.
 func (e *InputError) Unwrap() error { return e.Err }
 
-// name fills in name and key from what identifies the send.
-func (r *Request) name(list string) {
+// maxName bounds a campaign's name, in bytes.
+const maxName = 200
+
+// name fills in name and key from what identifies the send. A name that the queue would
+// refuse is refused here: a dry run asks no queue.
+func (r *Request) name(list string) error {
 	version := r.Template.Version()
 	if r.Name == "" {
 		sum := sha256.Sum256([]byte(version + "\x00" + list + "\x00" + r.Key))
@@ -254,6 +261,10 @@ func (r *Request) name(list string) {
 	if r.Key == "" {
 		r.Key = "auto\x00" + r.Name + "\x00" + version + "\x00" + list
 	}
+	if len(r.Name) > maxName || strings.ContainsAny(r.Name, "\r\n\x00{}") {
+		return fmt.Errorf("campaign name %q: want 1 to %d bytes without line breaks or braces; give another --name", r.Name, maxName)
+	}
+	return nil
 }
 
 // hash reads the list once.
@@ -263,6 +274,12 @@ func (l List) hash(ctx context.Context) (string, error) {
 		return "", &InputError{fmt.Errorf("open list: %w", err)}
 	}
 	defer f.Close()
+	// A directory can be opened like a file; only reading it fails.
+	if s, ok := f.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if info, err := s.Stat(); err == nil && info.IsDir() {
+			return "", &InputError{fmt.Errorf("list %s is a directory: want a file", l.Name)}
+		}
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, &cancellable{ctx, f}); err != nil {
 		return "", fmt.Errorf("read list %s: %w", l.Name, err)

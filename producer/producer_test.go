@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -188,6 +189,59 @@ func TestOverSize(t *testing.T) {
 				t.Errorf("left in redis: %v", keys)
 			}
 		})
+	}
+}
+
+// A dry run, which asks no queue, refuses the names that the queue refuses, and no other.
+func TestName(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		name string
+		ok   bool
+	}{
+		"plain":       {"spring", true},
+		"Korean":      {"봄 세일", true},
+		"as long":     {strings.Repeat("a", 200), true},
+		"longer":      {strings.Repeat("a", 201), false},
+		"line feed":   {"a\nb", false},
+		"return":      {"a\rb", false},
+		"NUL":         {"a\x00b", false},
+		"brace":       {"a{b", false},
+		"other brace": {"a}b", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q, srv := newQueue(t)
+			send, check := request(t, "email,name\na@example.com,n\n"), request(t, "email,name\na@example.com,n\n")
+			send.Name, check.Name = tc.name, tc.name
+			var in *InputError
+			if _, err := Check(t.Context(), check); (err == nil) != tc.ok || err != nil && (!errors.As(err, &in) || !strings.Contains(err.Error(), "--name")) {
+				t.Errorf("dry run: %v", err)
+			}
+			if _, err := Send(t.Context(), q, send); (err == nil) != tc.ok || err != nil && !errors.As(err, &in) {
+				t.Errorf("send: %v", err)
+			}
+			if keys := srv.Keys(); !tc.ok && len(keys) != 0 {
+				t.Errorf("left in redis: %v", keys)
+			}
+			c := queue.Campaign{Name: tc.name, Key: "k", Stream: mail.Normal, Digest: "d", Size: BlockSize}
+			other, _ := newQueue(t)
+			if _, err := other.Stage(t.Context(), c, []byte("pin")); (err == nil) != tc.ok {
+				t.Errorf("the queue itself: %v", err)
+			}
+		})
+	}
+}
+
+// A directory opens as a file does, and is no list.
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := request(t, "")
+	r.List = List{Name: dir, Open: func() (io.ReadCloser, error) { return os.Open(dir) }}
+	var in *InputError
+	if _, err := Check(t.Context(), r); !errors.As(err, &in) || !strings.Contains(err.Error(), dir+" is a directory") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -24,7 +24,12 @@ func (a *app) campaignCommand() *cobra.Command {
 	var limit int
 	ls := &cobra.Command{
 		Use: "list", Short: "The newest campaigns with their counts", Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.campaignList(cmd.Context(), limit, asJSON) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return usageError(fmt.Errorf("--limit %d: want at least 1", limit))
+			}
+			return a.campaignList(cmd.Context(), limit, asJSON)
+		},
 	}
 	ls.Flags().IntVar(&limit, "limit", 50, "at most `N` campaigns")
 	show := &cobra.Command{
@@ -69,32 +74,69 @@ func oneCampaign(cmd *cobra.Command, args []string) error {
 
 // steerCommands are those that hold a campaign and let it go on.
 func (a *app) steerCommands() []*cobra.Command {
-	steer := func(use, short, done string, do func(context.Context, *queue.Queue, *queue.Campaign) error) *cobra.Command {
+	steer := func(use, short, done string, do func(context.Context, *queue.Queue, *queue.Summary) error) *cobra.Command {
 		return &cobra.Command{
 			Use: use + " NAME", Short: short, Args: oneCampaign, ValidArgsFunction: a.completeCampaign,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.onCampaign(cmd.Context(), args[0], func(q *queue.Queue, c *queue.Campaign, _ *queue.Summary) error {
-					if err := do(cmd.Context(), q, c); err != nil {
+				return a.onCampaign(cmd.Context(), args[0], func(q *queue.Queue, c *queue.Campaign, s *queue.Summary) error {
+					err := do(cmd.Context(), q, s)
+					if errors.Is(err, queue.ErrCancelled) {
+						return usageError(fmt.Errorf("%s: %w", c.Name, err))
+					}
+					if err != nil {
 						return err
 					}
-					_, err := fmt.Fprintf(a.out, "%s: %s\n", c.Name, done)
+					_, err = fmt.Fprintf(a.out, "%s: %s\n", c.Name, done)
 					return err
 				})
 			},
 		}
 	}
 	return []*cobra.Command{
-		steer("pause", "Hold a campaign; mail already begun is finished", "paused",
-			func(ctx context.Context, q *queue.Queue, c *queue.Campaign) error {
-				return q.Pause(ctx, c, "paused by an operator")
-			}),
+		steer("pause", "Hold a campaign; mail already begun is finished", "paused", pauseCampaign),
 		steer("resume", "Go on with a paused campaign where it stopped", "resumed",
-			func(ctx context.Context, q *queue.Queue, c *queue.Campaign) error { return q.Resume(ctx, c) }),
-		steer("cancel", "End a campaign for good: whoever is pending or deferred becomes cancelled", "cancelled",
-			func(ctx context.Context, q *queue.Queue, c *queue.Campaign) error {
-				return q.Cancel(ctx, c, "cancelled by an operator")
-			}),
+			func(ctx context.Context, q *queue.Queue, s *queue.Summary) error { return q.Resume(ctx, s.Campaign) }),
+		steer("cancel", "End a campaign for good: whoever is pending or deferred becomes cancelled", "cancelled", cancelCampaign),
 	}
+}
+
+// pauseCampaign refuses what it would not change. Who cancels at the same moment is
+// not in its way: nothing more is sent either way.
+func pauseCampaign(ctx context.Context, q *queue.Queue, s *queue.Summary) error {
+	if cancelled(s) {
+		return queue.ErrCancelled
+	}
+	if err := underWay(s, "nothing is left to pause"); err != nil {
+		return err
+	}
+	return q.Pause(ctx, s.Campaign, "paused by an operator")
+}
+
+// cancelCampaign refuses a campaign that is done: cancelling would only take away
+// what can still be had, such as a retry of those who are unknown. Cancelling again is
+// allowed, since it finishes what an interrupted call began.
+func cancelCampaign(ctx context.Context, q *queue.Queue, s *queue.Summary) error {
+	if !cancelled(s) {
+		if err := underWay(s, "nobody is left to cancel"); err != nil {
+			return err
+		}
+	}
+	return q.Cancel(ctx, s.Campaign, "cancelled by an operator")
+}
+
+// cancelled reports whether an operator has ended the campaign. Workers may still have
+// to record it.
+func cancelled(s *queue.Summary) bool {
+	return s.Held != nil && s.Held.State == queue.HoldCancelled
+}
+
+// underWay refuses a campaign that is done. One with blocks set aside is not: a repair
+// may bring back who is in them.
+func underWay(s *queue.Summary, left string) error {
+	if s.Settled && len(s.Aside) == 0 {
+		return usageError(fmt.Errorf("%s is done already; %s", s.Campaign.Name, left))
+	}
+	return nil
 }
 
 // onCampaign opens the queue and finds a campaign for f.

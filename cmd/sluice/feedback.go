@@ -212,7 +212,11 @@ func (a *app) onFeedback(ctx context.Context, flags feedbackFlags, p *feedback.P
 func (a *app) takeIn(ctx context.Context, files []string, p feedback.Params) (feedback.Summary, error) {
 	im := feedback.New(p)
 	for _, name := range files {
-		if err := a.readFeedback(ctx, im, name); err != nil {
+		err := a.readFeedback(ctx, im, name)
+		if ctx.Err() != nil {
+			err = errInterrupted // half a report may look like a whole or a wrong one
+		}
+		if err != nil {
 			return im.Summary(), err
 		}
 	}
@@ -221,14 +225,14 @@ func (a *app) takeIn(ctx context.Context, files []string, p feedback.Params) (fe
 }
 
 func (a *app) readFeedback(ctx context.Context, im *feedback.Importer, name string) error {
-	if name == "-" {
-		return im.Read(ctx, "stdin", a.in)
-	}
-	src, err := os.Open(name)
+	src, err := a.openInput(ctx, name)
 	if err != nil {
-		return usageError(err)
+		return err
 	}
 	defer src.Close()
+	if name == "-" {
+		name = "stdin"
+	}
 	return im.Read(ctx, name, src)
 }
 

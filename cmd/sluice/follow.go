@@ -22,6 +22,11 @@ const (
 	lineEvery = 10 * time.Second
 )
 
+// patience is how many looks in a row may find a cancelled campaign unchanged before it
+// is asked whether any worker has to do with it: ten seconds, where a worker records a
+// cancellation at once.
+const patience = 40
+
 // follower shows a campaign's progress on a stream for people.
 type follower struct {
 	w      io.Writer
@@ -34,11 +39,16 @@ type follower struct {
 	looked bool
 	rate   float64 // smoothed, per second
 	width  int     // of the line on the screen
+
+	patience int                   // see the constant
+	still    int                   // looks in a row that found the campaign cancelled, and as it was
+	was      [mail.NumOutcomes]int // at the last look
+	told     bool                  // that a worker holds what is left of a cancelled campaign
 }
 
 func newFollower(w io.Writer, extra func() string) *follower {
 	now := time.Now()
-	return &follower{w: w, tty: isTerminal(w), extra: extra, start: now, last: now, at: now}
+	return &follower{w: w, tty: isTerminal(w), extra: extra, start: now, last: now, at: now, patience: patience}
 }
 
 func isTerminal(w io.Writer) bool {
@@ -46,23 +56,23 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor fits an int
 }
 
-// follow shows progress until the campaign is settled or held. It waits through an
-// outage of Redis, and says so.
+// follow shows progress until the campaign is settled or held, or is cancelled and no
+// worker will send anything of it. It waits through an outage of Redis, and says so.
 func follow(ctx context.Context, q *queue.Queue, c *queue.Campaign, resend bool, f *follower) (*queue.Summary, error) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	defer f.end()
 	away := false
 	for {
-		s, err := q.Summary(ctx, c, resend)
+		s, over, err := f.look(ctx, q, c, resend)
 		switch {
 		case err == nil:
 			away = false
-			if s.Settled || s.Held != nil && s.Held.State != queue.HoldCancelled {
-				f.show(s, time.Now(), true)
+			f.show(s, time.Now(), over)
+			if over {
+				f.tell(s)
 				return s, nil
 			}
-			f.show(s, time.Now(), false)
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case !errors.Is(err, queue.ErrUnreachable):
@@ -76,6 +86,43 @@ func follow(ctx context.Context, q *queue.Queue, c *queue.Campaign, resend bool,
 			return nil, ctx.Err()
 		case <-tick.C:
 		}
+	}
+}
+
+// look reads the campaign's account, and whether that is the last one. Of a cancelled
+// campaign it is that too when nobody has claimed any of it, and nobody comes to: only a
+// worker can record who is cancelled, and there may be none. Who has claims is asked
+// before the account is read, so that the account has all that came of them.
+func (f *follower) look(ctx context.Context, q *queue.Queue, c *queue.Campaign, resend bool) (s *queue.Summary, over bool, err error) {
+	claimed := true
+	if f.still >= f.patience {
+		if claimed, err = q.Claimed(ctx, c); err != nil {
+			return nil, false, err
+		}
+	}
+	if s, err = q.Summary(ctx, c, resend); err != nil {
+		return nil, false, err
+	}
+	switch {
+	case s.Settled:
+		return s, true, nil
+	case !cancelled(s):
+		return s, s.Held != nil, nil
+	case s.Outcomes != f.was:
+		f.still, f.was = 0, s.Outcomes
+		return s, false, nil
+	}
+	if f.still++; f.still > f.patience && claimed && !f.told {
+		f.told = true
+		f.say("waiting: " + c.Name + " is cancelled, and a worker that had some of it has yet to record what came of it; is one running?")
+	}
+	return s, !claimed, nil
+}
+
+// tell says why a cancelled campaign is not followed to its end.
+func (f *follower) tell(s *queue.Summary) {
+	if !s.Settled && cancelled(s) {
+		f.say(s.Campaign.Name + " is cancelled: nothing more of it is sent. Who is still pending or deferred is recorded as cancelled once a worker runs")
 	}
 }
 

@@ -186,7 +186,9 @@ func TestLimitsUsage(t *testing.T) {
 	if code, _, errs := sluice(t, nowhere, "limits", "show"); code != exitFailed || !strings.Contains(errs, "read budget") {
 		t.Errorf("no Redis: code %d: %s", code, errs)
 	}
-	if code, _, errs := sluice(t, "redis: {url: embedded}", "limits", "reset", "--yes"); code != exitFailed || !strings.Contains(errs, "keeps nothing") {
-		t.Errorf("embedded: code %d: %s", code, errs)
+	for _, args := range [][]string{{"limits", "show"}, {"limits", "reset", "--yes"}} {
+		if code, _, errs := sluice(t, "redis: {url: embedded}", args...); code != exitUsage || !strings.Contains(errs, "which keeps nothing") {
+			t.Errorf("%q, embedded: code %d: %s", args, code, errs)
+		}
 	}
 }

@@ -38,6 +38,9 @@ What is used is read from Redis. It counts as used at this moment, so that the e
 latest one. Without Redis the plan is made for a fleet that has used nothing, and says so.
 Limits of destination groups are not in it: they depend on the list.
 
+Whoever is not begun within the stream's ttl expires. How many that are is in the plan, and
+it ends there.
+
 The round trip to the relay decides what one connection can do; sluice doctor measures it.`,
 		Example: `  sluice plan --recipients 400000 --stream ad --rtt 12ms
   sluice plan --recipients 2000000 --at 2026-12-01T09:00:00+09:00 --json`,
@@ -64,6 +67,7 @@ type planJSON struct {
 	Start       time.Time   `json:"start"`
 	Known       bool        `json:"known"` // what is used was read from Redis
 	Unknown     string      `json:"unknown,omitempty"`
+	TTL         float64     `json:"ttl_seconds"` // of the stream, from the start
 	Alone       courseJSON  `json:"alone"`
 	Shared      courseJSON  `json:"shared"`
 	Quotas      []quotaJSON `json:"quotas"`
@@ -72,7 +76,7 @@ type planJSON struct {
 // courseJSON is one way the campaign may go.
 type courseJSON struct {
 	Never       bool      `json:"never,omitempty"`
-	Seconds     float64   `json:"seconds"`
+	Seconds     float64   `json:"seconds"` // until the last is sent, or has expired
 	End         time.Time `json:"end"`
 	Limit       string    `json:"limit"`
 	LimitFor    float64   `json:"limit_seconds"`
@@ -81,6 +85,7 @@ type courseJSON struct {
 	Peak        float64   `json:"peak_rate"`
 	Connections int       `json:"connections"`
 	Openings    int       `json:"connections_opened"`
+	Expired     int       `json:"expired"` // recipients that are not begun within the ttl
 }
 
 // quotaJSON is a long window of messages before the campaign.
@@ -106,7 +111,7 @@ func (a *app) plan(ctx context.Context, f planFlags) error {
 	}
 	j := planJSON{
 		Recipients: in.Recipients, Stream: in.Stream, RoundTripMS: float64(in.RoundTrip.Microseconds()) / 1000, Start: in.Start,
-		Known: why == nil, Alone: newCourseJSON(o.Alone), Shared: newCourseJSON(o.Shared), Quotas: []quotaJSON{},
+		Known: why == nil, TTL: in.TTL.Seconds(), Alone: newCourseJSON(o.Alone), Shared: newCourseJSON(o.Shared), Quotas: []quotaJSON{},
 	}
 	if why != nil {
 		j.Unknown = why.Error()
@@ -148,7 +153,7 @@ func forecastInput(cfg *config.Config, f planFlags) (throttle.ForecastInput, err
 	in := throttle.ForecastInput{
 		Recipients: f.recipients, Stream: string(stream), Sender: f.sender, Limits: budgetLimits(cfg), Start: start.Truncate(time.Second),
 		RoundTrip: f.rtt, RoundTrips: 1, Relay: f.reply, PerConnection: l.Messages, Age: l.Age, Idle: l.Idle,
-		First: policy.Canary.Of(f.recipients), FirstWait: policy.Canary.Wait,
+		First: policy.Canary.Of(f.recipients), FirstWait: policy.Canary.Wait, TTL: ttlOf(policy),
 	}
 	switch cfg.Relay.Pipelining {
 	case config.PipelineGroup:
@@ -174,7 +179,10 @@ func (a *app) known(ctx context.Context, cfg *config.Config, in *throttle.Foreca
 		if err != nil {
 			return err
 		}
-		in.Usage, in.Caps = u, caps(learned)
+		in.Usage, in.Asked = u, time.Now()
+		if cfg.Adaptive.Enabled { // else no worker keeps to them
+			in.Caps = caps(learned)
+		}
 		return nil
 	})
 }
@@ -192,12 +200,37 @@ func caps(l throttle.Learned) throttle.Caps {
 
 func newCourseJSON(c throttle.Course) courseJSON {
 	return courseJSON{
-		Never: c.Never, Seconds: round1(c.Duration.Seconds()), End: c.End.Truncate(time.Second), Limit: c.Binds, LimitFor: round1(c.BindsFor.Seconds()),
-		Waits: round1(c.Waits.Seconds()), Rate: round1(c.Rate), Peak: round1(c.Peak), Connections: c.Connections, Openings: c.Openings,
+		Never: c.Never, Seconds: tenths(c.Duration), End: c.End.Truncate(time.Second), Limit: c.Binds, LimitFor: tenths(c.BindsFor),
+		Waits: tenths(c.Waits), Rate: round1(c.Rate), Peak: round1(c.Peak), Connections: c.Connections, Openings: c.Openings,
+		Expired: c.Expired,
 	}
 }
 
-func round1(f float64) float64 { return math.Round(f*10) / 10 }
+// tenths are seconds.
+func tenths(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }
+
+// round1 rounds to a tenth, and what is below 1 to four digits: a limit of one message
+// an hour must not become none.
+func round1(f float64) float64 {
+	scale := 10.0
+	for a := math.Abs(f); a > 0 && a*scale < 1000 && a < 1 && scale < 1e12; {
+		scale *= 10
+	}
+	return math.Round(f*scale) / scale
+}
+
+// perTime writes messages a second in the unit in which they are one at least.
+func perTime(rate float64) string {
+	for _, u := range []struct {
+		name string
+		per  time.Duration
+	}{{"s", time.Second}, {"min", time.Minute}, {"h", time.Hour}} {
+		if n := rate * u.per.Seconds(); n >= 1 || rate == 0 {
+			return fmt.Sprintf("%.1f/%s", n, u.name)
+		}
+	}
+	return fmt.Sprintf("%.3g/day", rate*24*time.Hour.Seconds())
+}
 
 func (a *app) printPlan(j planJSON) error {
 	w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
@@ -207,7 +240,7 @@ func (a *app) printPlan(j planJSON) error {
 	row := func(name string, show func(courseJSON) string) {
 		cells := [2]string{}
 		for i, c := range []courseJSON{j.Alone, j.Shared} {
-			if cells[i] = show(c); c.Never && name != "limit" {
+			if cells[i] = show(c); c.Never && name != "limit" && name != "expire" {
 				cells[i] = "never"
 			}
 		}
@@ -217,10 +250,14 @@ func (a *app) printPlan(j planJSON) error {
 	row("ends", func(c courseJSON) string { return c.End.Format(planTime) })
 	row("limit", func(c courseJSON) string { return c.Limit })
 	row("waits", func(c courseJSON) string { return longTime(c.Waits) })
-	row("rate", func(c courseJSON) string { return fmt.Sprintf("%.1f/s, at most %.1f/s", c.Rate, c.Peak) })
+	row("rate", func(c courseJSON) string { return perTime(c.Rate) + ", at most " + perTime(c.Peak) })
 	row("connections", func(c courseJSON) string {
 		return fmt.Sprintf("%d, opened %s times", c.Connections, grouped(c.Openings))
 	})
+	if j.Alone.Expired > 0 || j.Shared.Expired > 0 {
+		row("expire", func(c courseJSON) string { return grouped(c.Expired) })
+		fmt.Fprintf(w, "\nwarning: %s\n", j.late())
+	}
 	for i, q := range j.Quotas {
 		if i == 0 {
 			fmt.Fprint(w, "\nquota\tused\tleft for this stream\n")
@@ -234,6 +271,16 @@ func (a *app) printPlan(j planJSON) error {
 		fmt.Fprintf(a.err, "nothing is known of what is used already: %s\n", j.Unknown)
 	}
 	return nil
+}
+
+// late says how many expire before it is their turn.
+func (j planJSON) late() string {
+	n, when := j.Alone.Expired, ""
+	if n == 0 {
+		n, when = j.Shared.Expired, " while other streams use what is kept for them"
+	}
+	return fmt.Sprintf("%s of %s recipients are not begun within streams.%s.ttl (%s)%s, and expire",
+		grouped(n), grouped(j.Recipients), j.Stream, longTime(j.TTL), when)
 }
 
 const planTime = "2006-01-02 15:04:05 -07:00"

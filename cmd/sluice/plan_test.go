@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"net/textproto"
 	"strconv"
 	"strings"
@@ -125,6 +126,80 @@ func TestPlanOfWhatIsUsed(t *testing.T) {
 	// 4,500 less what is used now, the rest when that has left the window.
 	if want := 63 * 60.0; j.Alone.Seconds < want || j.Alone.Seconds > want+10 || j.Alone.Limit != "limits.messages 5000/1h" {
 		t.Errorf("%+v, want just above %v s", j.Alone, want)
+	}
+	// Too many for what is left now; two hours later all of it is there again.
+	for at, want := range map[time.Duration]float64{0: 63 * 60, 2 * time.Hour: 4.8} {
+		start := time.Now().Add(at).Format(time.RFC3339)
+		code, out, errs := r.run(t.Context(), "plan", "--recipients", "4400", "--stream", "ad", "--at", start, "--json")
+		if j := planned(t, out); code != exitDone || j.Alone.Seconds < want || j.Alone.Seconds > want+10 || (j.Quotas[0].Left == 4500) != (at > 0) {
+			t.Errorf("from %s: code %d: %s%s", start, code, out, errs)
+		}
+	}
+}
+
+// Whoever is not begun within the stream's ttl expires, and the plan says so.
+func TestPlanWithinTheTTL(t *testing.T) {
+	t.Parallel()
+	const late = "560,000 of 2,000,000 recipients are not begun within streams.ad.ttl (3d 0s), and expire"
+	for name, tc := range map[string]struct {
+		yaml, recipients string
+		ttl, takes       float64
+		alone, shared    int
+		want             string // in the text; "": no warning
+	}{
+		"as shipped":  {"", "2000000", 72 * 3600, 72 * 3600, 560_000, 560_000, "warning: " + late},
+		"few":         {"", "2000", 72 * 3600, 11.8, 0, 0, ""},
+		"a short one": {"streams: {ad: {ttl: 10s, retry: {age: 0s}, messages: [10/1s], canary: {size: off}}}", "300", 10, 10, 210, 210, "warning: 210 of 300"},
+		"while others send": {"streams: {auth: {reserve: [150/1s, 20000/24h]}, ad: {ttl: 100s, retry: {age: 0s}, canary: {size: off}}}", "10000", 100, 55.8, 0, 6822,
+			"warning: 6,822 of 10,000 recipients are not begun within streams.ad.ttl (1m40s) while other streams use"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := []string{"plan", "--recipients", tc.recipients, "--stream", "ad"}
+			code, out, errs := sluice(t, nowhere+tc.yaml, append(args, "--json")...)
+			j := planned(t, out)
+			if code != exitDone || j.TTL != tc.ttl || math.Abs(j.Alone.Seconds-tc.takes) > 0.1*tc.takes || j.Alone.Expired != tc.alone || j.Shared.Expired != tc.shared {
+				t.Errorf("code %d: %s%s", code, out, errs)
+			}
+			code, out, errs = sluice(t, nowhere+tc.yaml, args...)
+			if code != exitDone || !strings.Contains(out, tc.want) || strings.Contains(out, "expire") != (tc.want != "") {
+				t.Errorf("code %d: %s%s", code, out, errs)
+			}
+		})
+	}
+}
+
+func TestPlanOfASlowStream(t *testing.T) {
+	t.Parallel()
+	code, out, errs := sluice(t, nowhere+"streams: {ad: {messages: [1/1m], canary: {size: off}}}", "plan", "--recipients", "10", "--stream", "ad")
+	for _, want := range []string{"9m27s", "57.1/h, at most 57.1/h"} {
+		if code != exitDone || !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s%s", want, out, errs)
+		}
+	}
+}
+
+func TestRatesAreNeverNothing(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[float64]struct {
+		rounded float64
+		text    string
+	}{
+		0: {0, "0.0/s"}, 181.818: {181.8, "181.8/s"}, 1.04: {1, "1.0/s"}, 0.9524: {0.9524, "57.1/min"}, 0.04: {0.04, "2.4/min"},
+		0.015873: {0.01587, "57.1/h"}, 1.0 / 3600: {0.0002778, "1.0/h"}, 0.0000190258: {0.00001903, "1.64/day"},
+	} {
+		if got := round1(rate); math.Abs(got-want.rounded) > 1e-9 {
+			t.Errorf("%v is rounded to %v, want %v", rate, got, want.rounded)
+		}
+		if got := perTime(rate); got != want.text {
+			t.Errorf("%v is written %q, want %q", rate, got, want.text)
+		}
+	}
+	var out strings.Builder
+	a := app{stdio: stdio{out: &out}}
+	l := throttle.Learned{Rates: []throttle.LearnedRate{{Cap: 0.02, State: "settled"}}}
+	if err := a.printLimits(limitsJSON{Learned: newLearnedJSON(l)}); err != nil || !strings.Contains(out.String(), "0.02 ") || strings.Contains(out.String(), "no limit") {
+		t.Errorf("%v: a learned rate of 0.02 a second in\n%s", err, &out)
 	}
 }
 

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sluicemail/sluice/internal/config"
 )
 
 // stdio are the streams of one invocation: results go to out, logs and progress
@@ -79,6 +84,8 @@ func (a *app) rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.checkGlobal(cmd) },
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -95,4 +102,50 @@ func (a *app) rootCommand() *cobra.Command {
 	completeFlag(root, "log-format", completeWord("text", "json"))
 	completeFlag(root, "log-level", completeWord("debug", "info", "warn", "error"))
 	return root
+}
+
+// checkGlobal refuses global flags that cannot be obeyed, for every command: one that
+// logs nothing or has no use for the configuration would ignore them. Help and what a
+// shell asks for need none of them.
+func (a *app) checkGlobal(cmd *cobra.Command) error {
+	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
+	first, _, _ := strings.Cut(name, " ")
+	switch first {
+	case "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+		return nil
+	}
+	if _, err := a.logger(); err != nil {
+		return err
+	}
+	if a.configFile == "" || name == "doctor" || name == "config check" {
+		return nil // those two examine the configuration and report on it
+	}
+	if err := readable(a.configFile); err != nil {
+		return usageError(err)
+	}
+	return nil
+}
+
+// readable reports what keeps the configuration file from being read. It opens nothing
+// but a plain file: what a pipe holds can be read once only, by who needs it.
+func readable(path string) error {
+	wrong := func(text string) error {
+		return &config.InvalidError{Problems: []config.Problem{{Where: path, Text: text}}}
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return wrong("no such file; --config names a file that must exist")
+	case err == nil && info.IsDir():
+		return wrong("read it: it is a directory; --config names a file")
+	case err == nil && info.Mode().IsRegular():
+		var f *os.File
+		if f, err = os.Open(path); err == nil {
+			return f.Close()
+		}
+	}
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		return wrong("read it: " + pe.Err.Error())
+	}
+	return err
 }

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	netmail "net/mail"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -166,13 +163,10 @@ func streamOf(flag string, t *templates.Template) (mail.Stream, error) {
 }
 
 func templateOptions(cfg *config.Config, f sendFlags) (templates.Options, error) {
-	o := templates.Options{Sender: templates.Sender(cfg.Sender), Set: map[string]string{}}
-	for _, kv := range f.set {
-		k, v, ok := strings.Cut(kv, "=")
-		if !ok || k == "" {
-			return o, fmt.Errorf("--set %q: want name=value", kv)
-		}
-		o.Set[k] = v
+	o := templates.Options{Sender: templates.Sender(cfg.Sender)}
+	var err error
+	if o.Set, err = parseSet(f.set); err != nil {
+		return o, err
 	}
 	if cfg.Relay.Loopback() && o.Sender == (templates.Sender{}) {
 		o.Sender = templates.SampleSender() // a rehearsal: nobody outside will see it
@@ -253,40 +247,6 @@ func parseTime(s string) (time.Time, error) {
 		}
 	}
 	return time.Time{}, fmt.Errorf("--at %q: want 2006-01-02T15:04:05+09:00, or 2006-01-02 15:04 in local time", s)
-}
-
-// list finds out what --to means. Standard input is spooled, because a list is read
-// twice: to know it, then to store it.
-func (a *app) list(ctx context.Context, to string) (producer.List, func(), error) {
-	if to == "-" {
-		return a.spool(ctx)
-	}
-	if _, err := os.Stat(to); err == nil || !strings.Contains(to, "@") {
-		return producer.List{Name: to, Open: func() (io.ReadCloser, error) { return os.Open(to) }}, func() {}, nil
-	}
-	data := []byte("email\n" + to + "\n")
-	if strings.ContainsAny(to, "\r\n\",") {
-		return producer.List{}, func() {}, usageError(fmt.Errorf("--to %q is neither a file nor an address", to))
-	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
-	return producer.List{Name: "--to", Open: open}, func() {}, nil
-}
-
-func (a *app) spool(ctx context.Context) (producer.List, func(), error) {
-	f, err := os.CreateTemp("", "sluice-list-*")
-	if err != nil {
-		return producer.List{}, func() {}, fmt.Errorf("spool standard input: %w", err)
-	}
-	cleanup := func() { _ = os.Remove(f.Name()) }
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() }) // ends the copy
-	_, err = io.Copy(f, a.in)
-	stop()
-	if err = errors.Join(err, f.Close()); err != nil {
-		cleanup()
-		return producer.List{}, func() {}, fmt.Errorf("spool standard input: %w", err)
-	}
-	open := func() (io.ReadCloser, error) { return os.Open(f.Name()) }
-	return producer.List{Name: "stdin", Open: open}, cleanup, nil
 }
 
 // enqueue sends and tells what was found at the door.

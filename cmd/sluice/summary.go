@@ -96,6 +96,8 @@ func newSummaryJSON(s *queue.Summary, now time.Time) summaryJSON {
 // outcomeCode is the exit code a campaign has earned.
 func outcomeCode(s *queue.Summary) int {
 	switch {
+	case !s.Settled && cancelled(s): // nothing lifts it, and nobody who is left gets mail
+		return exitPartial
 	case !s.Settled && s.Held != nil:
 		return exitHeld
 	case s.Count(mail.Invalid)+s.Count(mail.Rejected)+s.Count(mail.Unknown)+s.Count(mail.Expired)+s.Count(mail.Cancelled) > 0:

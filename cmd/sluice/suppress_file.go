@@ -45,11 +45,9 @@ func (a *app) suppressImport(ctx context.Context, file string, f suppressFlags) 
 	if err != nil {
 		return err
 	}
-	src := io.NopCloser(a.in)
-	if file != "-" {
-		if src, err = os.Open(file); err != nil {
-			return usageError(err)
-		}
+	src, err := a.openInput(ctx, file)
+	if err != nil {
+		return err
 	}
 	defer src.Close()
 	start, j := time.Now(), importJSON{DryRun: f.dryRun}
@@ -68,6 +66,9 @@ func (a *app) suppressImport(ctx context.Context, file string, f suppressFlags) 
 	}
 	if sum.Bad > maxBadShown {
 		fmt.Fprintf(a.err, "… and %d more bad rows\n", sum.Bad-maxBadShown)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = errInterrupted // half a list may look like a wrong one
 	}
 	if err != nil {
 		return importError(err, sum)

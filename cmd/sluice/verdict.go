@@ -2,16 +2,17 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +36,7 @@ before them, those of verdicts.file in the configuration or of --rules.
 REPLY is the reply as a server or a log has it, with its code; several lines and
 the form of delivery reports ("smtp; 550 …") are understood. With --file, every
 line of a file with tabs between the columns stage, code, enhanced and text is
-judged; a first line may name the columns in another order, and further ones.`,
+judged; a first line may name these columns in another order, and further ones.`,
 		Example: `  sluice verdict --stage rcpt "550 5.2.1 The email account that you tried to reach is disabled"
   sluice verdict --file replies.tsv --json`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -44,7 +45,7 @@ judged; a first line may name the columns in another order, and further ones.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.verdict(o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verdict(cmd.Context(), o, args) },
 	}
 	c.Flags().StringVar(&o.stage, "stage", "", "judge as a reply at this `STAGE`: connect, ehlo, auth, mail, rcpt, data, eod or any (default: what the reply says, else any)")
 	c.Flags().StringVar(&o.rules, "rules", "", "put the rules of `FILE` first (default: verdicts.file of the configuration)")
@@ -58,7 +59,7 @@ judged; a first line may name the columns in another order, and further ones.`,
 	return c
 }
 
-func (a *app) verdict(o verdictOptions, args []string) error {
+func (a *app) verdict(ctx context.Context, o verdictOptions, args []string) error {
 	c, err := a.readConfig()
 	if err != nil {
 		return err
@@ -76,7 +77,7 @@ func (a *app) verdict(o verdictOptions, args []string) error {
 	}
 	j := judge{rules: rules, preset: string(c.Relay.Preset)}
 	if o.file != "" {
-		return a.verdicts(&j, o, stage)
+		return a.verdicts(ctx, &j, o, stage)
 	}
 	in := verdict.ParseReply(args[0])
 	if o.stage != "" {
@@ -182,22 +183,18 @@ func whatHappens(j judged) string {
 }
 
 // verdicts judges the replies of a file, in order.
-func (a *app) verdicts(j *judge, o verdictOptions, stage verdict.Stage) error {
-	in, name := a.in, "standard input"
-	if o.file != "-" {
-		f, err := os.Open(o.file)
-		if err != nil {
-			return usageError(fmt.Errorf("open replies: %w", err))
-		}
-		defer f.Close()
-		in, name = f, o.file
+func (a *app) verdicts(ctx context.Context, j *judge, o verdictOptions, stage verdict.Stage) error {
+	src, err := a.openInput(ctx, o.file)
+	if err != nil {
+		return err
 	}
+	defer src.Close()
 	out := bufio.NewWriter(a.out)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	expected, differ := 0, 0
-	err := readReplies(in, name, func(in verdict.Input, want verdict.Action) error {
+	err = readReplies(ctx, src, inputName(o.file), func(in verdict.Input, want verdict.Action) error {
 		if o.stage != "" {
 			in.Stage = stage
 		}
@@ -228,26 +225,40 @@ func (a *app) verdicts(j *judge, o verdictOptions, stage verdict.Stage) error {
 // maxReplyLine bounds a line of a file of replies, in bytes.
 const maxReplyLine = 1 << 20
 
-// readReplies reads a TSV file. Empty lines and those that begin with # are left
+// readReplies reads a TSV file in UTF-8. Empty lines and those that begin with # are left
 // out; errors name the line.
-func readReplies(in io.Reader, name string, each func(verdict.Input, verdict.Action) error) error {
-	columns := []string{"stage", "code", "enhanced", "text"}
+func readReplies(ctx context.Context, in io.Reader, name string, each func(verdict.Input, verdict.Action) error) error {
+	columns := replyColumns()
 	scan := bufio.NewScanner(in)
 	scan.Buffer(nil, maxReplyLine)
 	for n, first := 1, true; scan.Scan(); n++ {
+		if ctx.Err() != nil { // what the scanner gives then may be half a line
+			return fmt.Errorf("read %s: %w", name, errInterrupted)
+		}
+		at := func(err error) error { return usageError(fmt.Errorf("%s:%d: %w", name, n, err)) }
 		line := strings.TrimSuffix(scan.Text(), "\r")
+		if !utf8.ValidString(line) {
+			return at(errors.New("not UTF-8: save the file in that encoding"))
+		}
+		if first { // comments may have been put before what an editor marked as UTF-8
+			line = strings.TrimPrefix(line, "\ufeff")
+		}
 		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		fields := strings.Split(line, "\t")
-		if first && slices.Contains(fields, "text") {
-			columns, first = fields, false
+		header := first && slices.ContainsFunc(fields, func(f string) bool { return slices.Contains(replyColumns(), f) })
+		first = false
+		if header {
+			if err := checkColumns(fields); err != nil {
+				return at(err)
+			}
+			columns = fields
 			continue
 		}
-		first = false
 		reply, want, err := parseRow(columns, fields)
 		if err != nil {
-			return usageError(fmt.Errorf("%s:%d: %w", name, n, err))
+			return at(err)
 		}
 		if err := each(reply, want); err != nil {
 			return fmt.Errorf("write verdict: %w", err)
@@ -255,6 +266,29 @@ func readReplies(in io.Reader, name string, each func(verdict.Input, verdict.Act
 	}
 	if err := scan.Err(); err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil
+}
+
+// replyColumns are what a verdict follows from, in the order of a file without a header.
+func replyColumns() []string { return []string{"stage", "code", "enhanced", "text"} }
+
+// checkColumns refuses a header that lacks a column, for one that is spelt otherwise must
+// not go unread, or that has one twice.
+func checkColumns(header []string) error {
+	for _, column := range append(replyColumns(), "action") {
+		n := 0
+		for _, name := range header {
+			if name == column {
+				n++
+			}
+		}
+		switch {
+		case n > 1:
+			return fmt.Errorf("the header has the column %s %d times: want it once", column, n)
+		case n == 0 && column != "action":
+			return fmt.Errorf("the header has no column %s: want %s, in any order; others may stand beside them", column, strings.Join(replyColumns(), ", "))
+		}
 	}
 	return nil
 }

@@ -97,9 +97,21 @@ func TestVerdictJSON(t *testing.T) {
 // The outside contract: one object a row, in order, with these keys.
 func TestVerdictFile(t *testing.T) {
 	t.Parallel()
+	const (
+		comment = "# a comment\n"
+		named   = "why\taction\ttext\tenhanced\tcode\tstage\n\nx\tsuppress\tNo such user\t5.1.1\t550\trcpt\r\nx\tfail\t\"Zzz\"\t\t\tany\n"
+		usual   = "rcpt\t550\t5.1.1\tNo such user\n\t\t\t\"Zzz\"\n"
+		same    = "stage\tcode\tenhanced\ttext\n" + usual
+		bom     = "\ufeff"
+	)
 	for name, stdin := range map[string]string{
-		"named columns": "# a comment\nwhy\taction\ttext\tenhanced\tcode\tstage\n\nx\tsuppress\tNo such user\t5.1.1\t550\trcpt\r\nx\tfail\t\"Zzz\"\t\t\tany\n",
-		"usual columns": "rcpt\t550\t5.1.1\tNo such user\n\t\t\t\"Zzz\"\n",
+		"named columns":                  comment + named,
+		"named columns, BOM":             bom + named,
+		"named columns, BOM and comment": bom + comment + named,
+		"named columns, comment and BOM": comment + bom + named,
+		"usual columns":                  usual,
+		"usual columns, BOM":             bom + usual,
+		"usual columns, named, BOM":      bom + same,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -107,7 +119,7 @@ func TestVerdictFile(t *testing.T) {
 			if code != exitDone {
 				t.Fatalf("exit code %d: %s", code, errs)
 			}
-			if named := name == "named columns"; named != (errs == "1 of 2 as the column action says\n") {
+			if named := strings.HasPrefix(name, "named"); named != (errs == "1 of 2 as the column action says\n") {
 				t.Errorf("stderr %q", errs)
 			}
 			var rules []string
@@ -121,9 +133,9 @@ func TestVerdictFile(t *testing.T) {
 						t.Errorf("no %q in %s", key, line)
 					}
 				}
-				rules = append(rules, row["rule"].(string)+" "+row["text"].(string))
+				rules = append(rules, row["stage"].(string)+" "+row["rule"].(string)+" "+row["text"].(string))
 			}
-			if want := []string{"no-such-user No such user", `unknown "Zzz"`}; !slices.Equal(rules, want) {
+			if want := []string{"rcpt no-such-user No such user", `any unknown "Zzz"`}; !slices.Equal(rules, want) {
 				t.Errorf("%q, want %q", rules, want)
 			}
 		})
@@ -140,15 +152,29 @@ func TestVerdictTable(t *testing.T) {
 
 func TestVerdictFileErrors(t *testing.T) {
 	t.Parallel()
-	for stdin, want := range map[string]string{
-		"stage\ttext\nrcpt\tx\nquit\tx\n":          "standard input:3: column stage: stage \"quit\"",
-		"\nrcpt\tfive\t\tx\n":                      "standard input:2: column code:",
-		strings.Repeat("x", maxReplyLine+1) + "\n": "read standard input:",
+	for name, tc := range map[string]struct {
+		stdin string
+		code  int
+		errs  string
+	}{
+		"stage":              {"stage\tcode\tenhanced\ttext\nrcpt\t\t\tx\nquit\t\t\tx\n", exitUsage, "standard input:3: column stage: stage \"quit\""},
+		"code":               {"\nrcpt\tfive\t\tx\n", exitUsage, "standard input:2: column code:"},
+		"long line":          {strings.Repeat("x", maxReplyLine+1) + "\n", exitFailed, "read standard input:"},
+		"no stage column":    {"# x\ncode\tenhanced\ttext\n", exitUsage, "standard input:2: the header has no column stage: want stage, code, enhanced, text"},
+		"column misspelt":    {"stage\tcode\tenhanced\treply\n", exitUsage, "standard input:1: the header has no column text"},
+		"stage misspelt":     {"Stage\tcode\tenhanced\ttext\n", exitUsage, "standard input:1: the header has no column stage"},
+		"column twice":       {"stage\tcode\tenhanced\ttext\ttext\n", exitUsage, "standard input:1: the header has the column text 2 times"},
+		"EUC-KR":             {"rcpt\t550\t\tok\nrcpt\t550\t\t\xbe\xf8\xc0\xbd\n", exitUsage, "standard input:2: not UTF-8"},
+		"UTF-16":             {"\xff\xfes\x00t\x00a\x00g\x00e\x00\n\x00", exitUsage, "standard input:1: not UTF-8"},
+		"BOM not at the top": {"rcpt\t550\t\tok\n\ufeffrcpt\t550\t\tok\n", exitUsage, "standard input:2: column stage:"},
 	} {
-		code, _, errs := runVerdict(t, stdin, "--file", "-")
-		if code == exitDone || !strings.Contains(errs, want) {
-			t.Errorf("exit code %d, stderr %q, want %q", code, errs, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, _, errs := runVerdict(t, tc.stdin, "--file", "-")
+			if code != tc.code || !strings.Contains(errs, tc.errs) {
+				t.Errorf("exit code %d, want %d; stderr %q, want %q", code, tc.code, errs, tc.errs)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -95,11 +99,35 @@ func (a *app) work(ctx context.Context, cfg *config.Config, conn queue.Connectio
 		return err
 	}
 	log.Info("worker starts", "relay", cfg.Relay.Addr(), "redis", conn.Addrs)
-	// The second signal ends the process by itself: main gave the default handling
-	// back, so there is nothing to force from here.
-	if err := worker.Run(ctx, context.WithoutCancel(ctx), wc); err != nil {
+	force, done := secondSignal(ctx, log)
+	defer done()
+	if err := worker.Run(ctx, force, wc); err != nil {
 		return err
+	}
+	if force.Err() != nil {
+		return errors.New("left at the second signal: mails without a reply are listed above, and are unknown")
 	}
 	log.Info("worker stopped")
 	return nil
+}
+
+// secondSignal returns a context that ends with the first SIGINT or SIGTERM after ctx,
+// which a signal has ended. done ends it as well, and gives the signals back.
+func secondSignal(ctx context.Context, log *slog.Logger) (force context.Context, done func()) {
+	force, leave := context.WithCancel(context.WithoutCancel(ctx))
+	signals := make(chan os.Signal, 1)
+	stop := context.AfterFunc(ctx, func() {
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		defer signal.Stop(signals)
+		log.Info("stopping: waiting for the replies that are due; a second signal leaves at once")
+		select {
+		case <-signals:
+			leave()
+		case <-force.Done():
+		}
+	})
+	return force, func() {
+		stop()
+		leave()
+	}
 }
