@@ -65,7 +65,7 @@ func TestRetentionEnds(t *testing.T) {
 	if code != exitDone || lastJSON(t, out).Accepted != 700 {
 		t.Fatalf("%d %s %s", code, out, errs)
 	}
-	own := []string{"beat", "gen", "seen", "rec:", "retainer", "seq", "leader", "epoch", "held", "stamp", "results:@"} // of {w} and {s:STREAM}
+	own := []string{"beat", "gen", "seen", "rec:", "retainer", "seq", "leader", "epoch", "held", "stamp", "run", "results:@"} // of {w} and {s:STREAM}
 	var left []string
 	eventually(t, "all of it is removed", func() bool {
 		keys, err := rdb.Keys(t.Context(), "sluice:*").Result()

@@ -18,7 +18,7 @@ func standing() *regexp.Regexp {
 		`asynq:\{sluice-\w+\}:(processed|failed)(:[-0-9]+)?`,     // asynq's counters, of all time and by the day; those of a day lapse
 		`sluice:\{b:\w+\}:(state|open|n:.*)`,                     // the budget of the account: windows last up to a day
 		`sluice:\{s:\w+\}:(epoch|seq|leader)`,                    // counters of a stream, and who reconciles
-		`sluice:\{w\}:(beat|gen|seen|stamp|gap|retainer|rec:.*)`, // the workers that run
+		`sluice:\{w\}:(beat|gen|run|seen|stamp|gap|retainer|rec:.*)`, // the workers that run
 		`sluice:(relays|\{supp\}.*)`,                             // what relays offer; the suppression list
 	}, "|") + `)$`)
 }

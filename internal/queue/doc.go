@@ -26,5 +26,6 @@
 // What becomes of mail after the relay has accepted it is noted by line, once, and told
 // to the same breakers.
 //
-// Keys carry cluster tags ({c:CAMPAIGN}, {s:STREAM}, {w}); no script crosses tags.
+// Keys carry cluster tags ({c:CAMPAIGN}, {s:STREAM}, {w}); no script crosses tags. The
+// group commit is a transaction that does, so all keys have to be in one Redis.
 package queue

@@ -116,6 +116,8 @@ func TestSlotWatchSees(t *testing.T) {
 		if err := q.takeOver(t.Context(), "nobody", ""); err != nil {
 			t.Fatal(err)
 		}
+		w.mu.Lock() // the reconciler goes on
+		defer w.mu.Unlock()
 		for _, want := range []string{"c:" + c.ID, "s:ad", "w"} {
 			if !w.seen[want] {
 				t.Errorf("no script or transaction on {%s}: saw %v", want, w.seen)
