@@ -245,11 +245,13 @@ func (l *lane) takeCredentials(ctx context.Context) {
 	}
 	conf, login, err := l.conf.Credentials(ctx, l.stream)
 	if err != nil {
-		if ctx.Err() == nil {
+		if text := err.Error(); ctx.Err() == nil && text != l.unread {
+			l.unread = text
 			l.log.Warn("credentials not read again", "err", err)
 		}
 		return
 	}
+	l.unread = ""
 	l.mu.Lock()
 	changed := login != l.login
 	if changed {

@@ -32,6 +32,7 @@ type lane struct {
 	halts   chan *halted // capacity 1: the relay wants no more of this login
 
 	asides sync.WaitGroup // works set aside; begun by handlers only
+	unread string         // why credentials could not be read again, as was logged last; watchBudget's
 
 	// Used by the pool's one dialling goroutine, or between two pools.
 	used      string    // fingerprint of the credentials that were dialled with last

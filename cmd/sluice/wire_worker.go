@@ -42,7 +42,7 @@ func (a *app) workerConfig(ctx context.Context, cfg *config.Config, q *queue.Que
 			})
 		},
 		Credentials: func(ctx context.Context, s mail.Stream) (smtp.DialConfig, string, error) {
-			cfg, err := a.loadConfig()
+			cfg, err := a.readConfig() // its warnings were told at the start
 			if err != nil {
 				return smtp.DialConfig{}, "", err
 			}
