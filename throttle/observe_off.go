@@ -26,3 +26,6 @@ func (p *plan) plainly() *plan {
 	q.plain = true
 	return &q
 }
+
+// Learns reports whether this budget keeps to what is learned of the relay's limits.
+func (b *Budget) Learns() bool { return !b.p.Adaptive.Off }

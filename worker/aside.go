@@ -144,7 +144,7 @@ func (f *feed) resumes(l *lot, now int64, crowded bool) (at int64, away bool) {
 	if dry < parkAfter && need < inHand && !crowded {
 		return 0, false
 	}
-	soonest := now + max(dry, need/2, leastParked).Milliseconds()
+	soonest := now + max(dry, min(need/2, mostParked), leastParked).Milliseconds()
 	at = max(soonest, f.line[l.class])
 	if at > soonest+mostParked.Milliseconds() {
 		// What the budget is like by then nobody knows, and the queue may be long.

@@ -15,7 +15,7 @@ import (
 
 // ledger is the part of a member that a feed writes to.
 type ledger interface {
-	Turn(c *queue.Claim)
+	Turn(c *queue.Claim, come bool)
 	Declare(c *queue.Claim, index int) *queue.Intent
 	Confirm(ctx context.Context, in *queue.Intent) error
 	Record(in *queue.Intent, o mail.Outcome, r mail.Reply, due int64)
@@ -345,13 +345,14 @@ func (f *feed) wasRefused(c throttle.Class) bool {
 // render makes the mail of a recipient that was taken.
 func (f *feed) render(t *sending) error {
 	c, i := t.work.claim, t.index
-	f.ledger.Turn(c)
+	f.ledger.Turn(c, true)
 	fault.HereFor("worker.render", c.Block.Emails[i])
 	t.buf = f.bufs.Get().(*[]byte)
 	id := templates.MessageID(c.Campaign.ID, c.Block.Lines[i], t.work.program.MessageIDDomain())
 	content, err := t.work.program.Render((*t.buf)[:0], templates.Recipient{
 		Email: c.Block.Emails[i], Values: c.Block.Row(nil, i), MessageID: id, Date: time.UnixMilli(f.ledger.Now()),
 	})
+	f.ledger.Turn(c, false) // it may wait for a connection; not deferred, since that would run in a panic
 	if err != nil {
 		f.bufs.Put(t.buf)
 		return err

@@ -87,9 +87,13 @@ func (l *lane) look(ctx context.Context) (refused bool) {
 	if err != nil {
 		return false // what was seen last goes on
 	}
-	if learned, err := l.budget.Learned(ctx); err == nil {
-		l.feed.gaps.see(l.stream, u, learned)
+	var learned throttle.Learned
+	if l.budget.Learns() { // else nothing that was learned binds
+		if learned, err = l.budget.Learned(ctx); err != nil {
+			return false
+		}
 	}
+	l.feed.gaps.see(l.stream, u, learned)
 	_, login := l.credentials()
 	for _, b := range u.Breakers {
 		refused = refused || b.State == throttle.LoginRefused && b.Login == login

@@ -38,7 +38,10 @@ type heard struct {
 func (t *sending) Message() smtp.Message { return t.msg }
 
 // Begin implements smtp.Transaction: it declares the intent.
-func (t *sending) Begin() { t.intent = t.feed.ledger.Declare(t.work.claim, t.index) }
+func (t *sending) Begin() {
+	t.feed.ledger.Turn(t.work.claim, true)
+	t.intent = t.feed.ledger.Declare(t.work.claim, t.index)
+}
 
 // Confirm implements smtp.Transaction.
 func (t *sending) Confirm(ctx context.Context) error { return t.feed.ledger.Confirm(ctx, t.intent) }
@@ -66,6 +69,7 @@ func (t *sending) Done(r smtp.Result) {
 	case smtp.Invalid:
 		l.Decide(t.work.claim, t.index, mail.Rejected, mail.Reply{Text: errText("not sendable", r.Err)})
 	default: // smtp.Unsent
+		l.Turn(t.work.claim, false)
 		again := false
 		if t.answered(r) {
 			h.verdict = f.conf.judge(r)

@@ -60,6 +60,8 @@ type refusing struct {
 	declared *queue.Intent
 }
 
+func (r *refusing) Turn(*queue.Claim, bool) {}
+
 func (r *refusing) Declare(*queue.Claim, int) *queue.Intent { return r.declared }
 
 func (r *refusing) Confirm(_ context.Context, in *queue.Intent) error {

@@ -14,12 +14,12 @@ import (
 // standing are the keys that are there with no campaign left.
 func standing() *regexp.Regexp {
 	return regexp.MustCompile(`^(` + strings.Join([]string{
-		`asynq:(queues|servers|workers|servers:\{.*\})`,          // asynq's lists of queues, and of servers that run: one for each stream and worker
-		`asynq:\{sluice-\w+\}:(processed|failed)(:[-0-9]+)?`,     // asynq's counters, of all time and by the day; those of a day lapse
-		`sluice:\{b:\w+\}:(state|open|n:.*)`,                     // the budget of the account: windows last up to a day
-		`sluice:\{s:\w+\}:(epoch|seq|leader)`,                    // counters of a stream, and who reconciles
+		`asynq:(queues|servers|workers|servers:\{.*\})`,              // asynq's lists of queues, and of servers that run: one for each stream and worker
+		`asynq:\{sluice-\w+\}:(processed|failed)(:[-0-9]+)?`,         // asynq's counters, of all time and by the day; those of a day lapse
+		`sluice:\{b:\w+\}:(state|open|n:.*)`,                         // the budget of the account: windows last up to a day
+		`sluice:\{s:\w+\}:(epoch|seq|leader)`,                        // counters of a stream, and who reconciles
 		`sluice:\{w\}:(beat|gen|run|seen|stamp|gap|retainer|rec:.*)`, // the workers that run
-		`sluice:(relays|\{supp\}.*)`,                             // what relays offer; the suppression list
+		`sluice:(relays|\{supp\}.*)`,                                 // what relays offer; the suppression list
 	}, "|") + `)$`)
 }
 

@@ -31,7 +31,7 @@ type Claim struct {
 	probing   bool        // only one recipient may be sent to; written under the member's lock
 	only      int         // which one
 	probed    deaths      // and why
-	turn      func()      // notes that it is their turn
+	turn      func(bool)  // notes whether it is their turn
 	alone     bool        // and this process takes no other block meanwhile
 	lost      atomic.Bool // somebody else's newer claim stands: stop sending from it
 	unwritten []byte      // evidence not yet in a batch; under the member's lock
@@ -71,7 +71,7 @@ func (m *Member) Claim(ctx context.Context, s mail.Stream, campaign string, n in
 	}
 	if err == nil && c.probing {
 		ctx := context.WithoutCancel(ctx)
-		c.turn = func() { m.noteTurn(ctx, c) }
+		c.turn = func(come bool) { m.noteTurn(ctx, c, come) }
 	}
 	if err == nil {
 		err = m.q.rdb.SAdd(ctx, m.q.keys.live(campaign), n).Err()

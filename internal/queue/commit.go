@@ -330,13 +330,16 @@ func (m *Member) append(ctx context.Context, rdb *redis.Client, writes []pastWri
 }
 
 // writeEvidence stores what a fenced member still knows: evidence is taken from
-// anyone. Its blocks are somebody else's by now, who is told to look again.
+// anyone, and by a Redis that restarted since. Its blocks are somebody else's by now, who
+// is told to look again.
 func (m *Member) writeEvidence(ctx context.Context, writes []pastWrite) error {
+	rdb := m.q.conn.client(clientOptions{poolSize: 1, retries: -1})
+	defer rdb.Close()
 	for d := 20 * time.Millisecond; ; d = min(2*d, time.Second) {
-		err := m.append(ctx, m.rdb, writes)
+		err := m.append(ctx, rdb, writes)
 		for _, w := range writes {
 			if err == nil {
-				err = m.q.touchBlock(ctx, m.rdb, w.stream, blockID(w.campaign, w.block))
+				err = m.q.touchBlock(ctx, rdb, w.stream, blockID(w.campaign, w.block))
 			}
 		}
 		if err == nil {

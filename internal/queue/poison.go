@@ -133,22 +133,22 @@ func (m *Member) suspect(ctx context.Context, c *Claim) error {
 	return nil
 }
 
-// Turn is called before anything is done for a recipient's mail that could kill this
-// process. Of a probed one it notes that it is their turn: a death counts against them from
-// here.
-func (m *Member) Turn(c *Claim) {
+// Turn is called with true before anything is done for a recipient's mail that could kill
+// this process, and with false where it has to wait. Of a probed one it notes whether it is
+// their turn: only then does a death count against them.
+func (m *Member) Turn(c *Claim, come bool) {
 	if c.turn != nil {
-		c.turn()
+		c.turn(come)
 	}
 }
 
 // noteTurn stores it. What Redis does not take is not counted, which puts off who is to
 // blame, and blames nobody else.
-func (m *Member) noteTurn(ctx context.Context, c *Claim) {
+func (m *Member) noteTurn(ctx context.Context, c *Claim, come bool) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	d, s := c.probed, c.Campaign.Stream
-	d.turn = true
+	d.turn = come
 	keys := []string{m.q.keys.claims(s), m.q.keys.deaths(s)}
 	if err := m.q.scripts.turn.Run(ctx, m.q.rdb, keys, c.ID(), joinClaim(c.Epoch, m.nonce), d.String()).Err(); err != nil {
 		m.q.log.Warn("that it is the turn of a recipient that workers died with could not be noted", "campaign", c.Campaign.Name, "err", err)

@@ -41,7 +41,7 @@ func live(t *testing.T, q *Queue, c *Campaign, kills func(line int) bool) (died 
 				if _, ok := cl.DueAt(i, false); !ok {
 					continue
 				}
-				m.Turn(cl)
+				m.Turn(cl, true)
 				if mine = append(mine, i); kills(line) {
 					die(t, q, m)
 					return true
@@ -241,7 +241,7 @@ func TestProbedAlone(t *testing.T) {
 			t.Errorf("alone: %q, %+v", s, cl)
 		}
 		refused(1, "one is alone")
-		if m.Turn(cl); stored() != "alone 0 0 turn" {
+		if m.Turn(cl, true); stored() != "alone 0 0 turn" {
 			t.Errorf("at their turn: %q", stored())
 		}
 		die(t, q, m)

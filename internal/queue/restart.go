@@ -36,8 +36,8 @@ func (m *Member) afterRestart(ctx context.Context) error {
 	}
 	switch {
 	case errors.Is(err, ErrFenced):
-		// It sends nothing more, and could otherwise neither store what it still learns
-		// nor come back as somebody else.
+		// It sends nothing more, and could otherwise not come back as somebody else.
+		m.fail(ErrFenced)
 		m.q.guard.accept(id)
 	case err != nil:
 		m.noteRestart()
